@@ -1,0 +1,1 @@
+"""What exists: the software-defined assets and their checks, thin over `hub`."""

@@ -1,0 +1,59 @@
+"""One asset for each declared rollup: it recomputes the buckets that the loads before it have touched."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+from pydantic import Field
+
+from assets.engine import OWNERS, HubResource, days_of
+from hub.rollups.model import Rollup
+from hub.rollups.refresh import refresh, window_of
+from hub.timescale.connection import connect
+
+
+class RefreshConfig(dg.Config):
+    """How a rollup is brought up to date."""
+
+    rebuild: bool = Field(
+        False,
+        description="Recompute every bucket of the run's days, not only those that loads have marked as changed.",
+    )
+
+
+def build_rollup(
+    rollup: Rollup, rollups: Sequence[Rollup], partitions: dg.PartitionsDefinition
+) -> dg.AssetsDefinition:
+    """The asset of one rollup."""
+    children = [child for child in rollups if child.parent == rollup]
+
+    @dg.asset(
+        name=rollup.name,
+        deps=[dg.AssetKey(rollup.source)],
+        group_name="rollups",
+        kinds={"postgres", "timescaledb"},
+        owners=OWNERS,
+        description=f"{rollup.source} in buckets of {rollup.bucket} by {' and '.join(rollup.dimensions)}.",
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def refresh_rollup(
+        context: dg.AssetExecutionContext, config: RefreshConfig, hub: HubResource
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        start, end = days_of(context)
+        with hub.clear_failures(), connect(hub.settings(), autocommit=True) as connection:
+            report = refresh(
+                connection, rollup, children, rebuild=window_of(start, end) if config.rebuild else None
+            )
+            buckets = connection.execute(f"SELECT count(*) FROM {rollup.name}").fetchone()
+        context.log.info(f"{report.buckets:,} buckets recomputed in {report.seconds:.2f} s")
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": buckets[0] if buckets else 0,
+                "buckets_refreshed": report.buckets,
+                "windows": len(report.windows),
+                "seconds": round(report.seconds, 3),
+                "level": report.level.title,
+            }
+        )
+
+    return refresh_rollup

@@ -1,0 +1,117 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from typing import Annotated
+
+import typer
+
+from hub.cli.session import console, session
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Reading Hub: reading events from MongoDB to TimescaleDB, rolled up and backed up.",
+)
+db = typer.Typer(no_args_is_help=True, help="The schema of the database.")
+app.add_typer(db, name="db")
+rollups = typer.Typer(no_args_is_help=True, help="The rollups.")
+app.add_typer(rollups, name="rollups")
+
+
+@app.command()
+def demo() -> None:
+    """Sample readings from MongoDB to rollups, on embedded databases, and a summary."""
+    from hub.cli.demo import run_demo
+
+    with session() as current:
+        run_demo(current)
+
+
+@app.command()
+def dev(port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000) -> None:
+    """The demo, then the Dagster UI with its daemon, until Ctrl-C."""
+    from hub.cli.demo import run_demo
+    from hub.cli.dev import run_dev
+
+    with session() as current:
+        run_demo(current)
+        run_dev(port)
+
+
+@app.command()
+def backfill(first: str, last: str) -> None:
+    """Load the UTC days FIRST to LAST, both included, as one Dagster run."""
+    from hub.cli.launch import launch_range, parse_days
+
+    days = parse_days(first, last)
+    with session() as current:
+        code = launch_range(current.settings, *days)
+    raise typer.Exit(code)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def run(command: Annotated[list[str], typer.Argument(help="The command and its arguments.")]) -> None:
+    """Run a command with the hub's environment, with embedded databases where none are configured.
+
+    For Dagster's own command line: hub run dg launch --assets reading_daily --partition 2026-01-01
+    """
+    with session():
+        code = subprocess.run(command).returncode
+    raise typer.Exit(code if code >= 0 else 128 - code)
+
+
+@app.command()
+def env() -> None:
+    """Print the environment for a shell: eval "$(hub env)". The output holds passwords."""
+    with session() as current:
+        names = [*current.settings.environment(), "DAGSTER_HOME"]
+        for name in names:
+            print(f"export {name}={shlex.quote(os.environ[name])}")
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
+) -> None:
+    """Check everything the hub needs; one line each, with what to do. Exit code 1 if something is red."""
+    from hub.cli.doctor import run_doctor
+
+    raise typer.Exit(run_doctor(as_json))
+
+
+@app.command()
+def seed(
+    count: Annotated[int, typer.Option(min=1, help="How many readings.")] = 20_000,
+    days: Annotated[int, typer.Option(min=1, help="Over how many days, up to yesterday.")] = 60,
+) -> None:
+    """Fill an empty source collection with sample readings. A collection that holds anything is left alone."""
+    from hub.mongo import collection
+    from hub.readings.seed import seed as fill
+
+    with session() as current, collection(current.settings) as documents:
+        done = fill(documents, count=count, days=days)
+    if done.added:
+        console.print(f"{done.added:,} sample documents written, {done.first} to {done.last}.")
+    else:
+        console.print(f"The collection holds {done.documents:,} documents already; it was left as it is.")
+
+
+@db.command("upgrade")
+def db_upgrade() -> None:
+    """Bring the database to the schema of this version. Safe to run again, and twice at once."""
+    from hub.timescale.schema import upgrade
+
+    with session() as current:
+        done = upgrade(current.settings)
+    if not done.changed:
+        console.print(f"Nothing to do: the schema is at revision {done.after} ({done.level.title}).")
+    else:
+        made = f"; rollups built: {', '.join(done.rollups)}" if done.rollups else ""
+        console.print(f"Schema {done.before or 'empty'} → {done.after} ({done.level.title}){made}.")
+
+

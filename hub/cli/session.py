@@ -1,0 +1,72 @@
+"""What every command needs: servers to talk to, settings, and an environment for child processes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+import hub
+from hub.embedded.session import servers
+from hub.settings import Settings, load_settings
+
+console = Console(highlight=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """The settings in force, and which of them point at embedded servers."""
+
+    settings: Settings
+    embedded: frozenset[str]
+
+    @property
+    def sample_source(self) -> bool:
+        """Whether the MongoDB server is ours to fill with samples."""
+        return "MONGO_URI" in self.embedded
+
+
+PROJECT = Path(hub.__file__).resolve().parent.parent
+
+
+@contextlib.contextmanager
+def session() -> Iterator[Session]:
+    """Servers for as long as the block lasts (embedded ones where none are configured), and the settings.
+
+    Inside, `os.environ` is what a child process needs, Dagster's included. SIGTERM ends the block like Ctrl-C.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with servers() as embedded:
+            os.environ.update(embedded)
+            settings = load_settings()
+            os.environ.update(settings.environment())
+            os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+            _dagster_home(settings)
+            yield Session(settings, frozenset(embedded))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _dagster_home(settings: Settings) -> None:
+    """Dagster wants a folder of its own with dagster.yaml in it; ours is below the data folder."""
+    if os.environ.get("DAGSTER_HOME"):
+        return
+    home = settings.hub_data_dir.absolute() / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    configuration = PROJECT / "dagster.yaml"
+    if configuration.exists():
+        shutil.copyfile(configuration, home / "dagster.yaml")
+    os.environ["DAGSTER_HOME"] = str(home)

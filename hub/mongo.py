@@ -1,0 +1,84 @@
+"""Connections to the source, and its errors in words that say what to do."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pymongo
+from pymongo import errors as mongo
+from pymongo.collection import Collection
+from pymongo.uri_parser import parse_uri
+
+from hub.errors import DeniedError, HubError, SettingsError, UnavailableError
+from hub.settings import Settings
+
+Documents = Collection[dict[str, Any]]
+
+_AUTHENTICATION = {18, 8000}
+_UNAUTHORIZED = {13}
+
+
+def where(settings: Settings) -> str:
+    """The server and collection in words, without credentials."""
+    try:
+        nodes = parse_uri(settings.mongo_uri.get_secret_value(), validate=False)["nodelist"]
+        hosts = ",".join(f"{host}:{port}" for host, port in nodes)
+    except (mongo.PyMongoError, ValueError):
+        hosts = "the server of MONGO_URI"
+    return f"MongoDB collection {settings.mongo_db_name}.{settings.mongo_collection} on {hosts}"
+
+
+@contextlib.contextmanager
+def collection(settings: Settings, *, patience_seconds: float = 10) -> Iterator[Documents]:
+    """Open the source collection; connections close at the end of the block.
+
+    Raises UnavailableError, DeniedError or HubError in place of what pymongo raises inside the block.
+    """
+    with translated(settings):
+        try:
+            client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(
+                settings.mongo_uri.get_secret_value(),
+                appname="reading-hub",
+                serverSelectionTimeoutMS=int(patience_seconds * 1000),
+                connectTimeoutMS=10_000,
+                socketTimeoutMS=120_000,
+            )
+        except (mongo.InvalidURI, mongo.ConfigurationError, ValueError):
+            # The message of these may repeat the string with its password.
+            raise SettingsError("MONGO_URI is malformed: it is no valid MongoDB connection string") from None
+        with client:
+            yield client[settings.mongo_db_name][settings.mongo_collection]
+
+
+@contextlib.contextmanager
+def translated(settings: Settings) -> Iterator[None]:
+    """Turn pymongo's errors inside the block into errors of the hub, saying what to do."""
+    try:
+        yield
+    except mongo.PyMongoError as error:
+        raise explain(error, settings) from error
+
+
+def explain(error: mongo.PyMongoError, settings: Settings) -> HubError:
+    """The hub's error for one of pymongo."""
+    place, text = where(settings), " ".join(str(error).split(", full error:")[0].split())
+    if isinstance(error, mongo.OperationFailure):
+        if error.code in _AUTHENTICATION:
+            return DeniedError(f"{place} refused the user or the password. Correct MONGO_URI.")
+        if error.code in _UNAUTHORIZED:
+            return DeniedError(f"{place}: the user lacks a permission ({text}). Grant it the role `read`.")
+        if isinstance(error, mongo.CursorNotFound):
+            return UnavailableError(f"{place} expired the cursor in the middle of reading. Nothing was changed; try again.")
+        if isinstance(error, mongo.ExecutionTimeout):
+            return UnavailableError(f"{place} took too long ({text}). Nothing was changed; try again.")
+        return HubError(f"{place} refused the query ({text}).")
+    if isinstance(error, mongo.ConnectionFailure):
+        return UnavailableError(
+            f"{place} cannot be reached or went away ({text.split(', Timeout:')[0]})."
+            " Nothing was changed; check that it runs and that MONGO_URI names it."
+        )
+    return HubError(f"{place}: {type(error).__name__}: {text}")
+
+

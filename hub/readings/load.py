@@ -1,0 +1,281 @@
+"""Load a window of days from MongoDB into `reading_analytics`: idempotent, in one transaction."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import gc
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from typing import Any
+
+import psycopg
+from psycopg import errors as pg
+from psycopg.copy import QueuedLibpqWriter
+
+from hub.errors import HubError, RefusedError
+from hub.mongo import Documents, collection
+from hub.readings import rows
+from hub.readings.batch import convert_batch
+from hub.readings.model import EPOCH, Mapping, Reject, microseconds
+from hub.readings.prefetch import prefetch
+from hub.readings.report import DayCount, LoadReport, Mode
+from hub.readings.source import scan
+from hub.rollups.declared import ROLLUPS
+from hub.settings import Settings
+from hub.timescale.connection import Connection, connect
+
+Progress = Callable[[int], None]
+
+# Loads wait for each other: two that touch the same documents would otherwise deadlock.
+_LOAD_LOCK = 0x4C4F4144
+# Dead letters are kept in memory up to this many bytes, then written between two COPYs.
+_REJECT_BYTES = 16 * 2**20
+DEFAULT_DELETE_SHARE = 0.2
+
+
+class _StartOver(Exception):
+    """The direct COPY met a document that needs the merge."""
+
+
+@dataclasses.dataclass
+class _Staged:
+    """What came through the converter."""
+
+    documents: int = 0
+    elsewhere: int = 0
+    rows: Counter[int] = dataclasses.field(default_factory=Counter)
+    rejects: Counter[dt.date | None] = dataclasses.field(default_factory=Counter)
+    reasons: Counter[str] = dataclasses.field(default_factory=Counter)
+
+
+def load(
+    settings: Settings,
+    start: dt.date,
+    end: dt.date,
+    *,
+    mode: Mode = Mode.UPSERT,
+    max_delete_share: float = DEFAULT_DELETE_SHARE,
+    progress: Progress | None = None,
+) -> LoadReport:
+    """Load the UTC days from `start` up to, but not including, `end`.
+
+    Nothing is written if nothing changed; a load that fails or is killed changes nothing. `progress`
+    is called with the number of documents so far. Raises UnavailableError, DeniedError or SchemaError
+    for the servers, and RefusedError when `mirror` would delete more than `max_delete_share` of a day.
+    """
+    began = time.monotonic()
+    window = (dt.datetime.combine(start, dt.time(), dt.UTC), dt.datetime.combine(end, dt.time(), dt.UTC))
+    mapping = Mapping.of(settings, dt.datetime.now(dt.UTC))
+    with collection(settings) as documents, connect(settings) as connection:
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOAD_LOCK,))
+        job = _Load(connection, documents, mapping, window, progress or (lambda _: None))
+        report = job.run(mode, max_delete_share)
+    return dataclasses.replace(report, seconds=time.monotonic() - began)
+
+
+class _Load:
+    """One load within one transaction."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        documents: Documents,
+        mapping: Mapping,
+        window: tuple[dt.datetime, dt.datetime],
+        progress: Progress,
+    ) -> None:
+        self.connection = connection
+        self.documents = documents
+        self.mapping = mapping
+        self.window = window
+        self.progress = progress
+        self.bounds = {"start": window[0], "end": window[1]}
+
+    def run(self, mode: Mode, max_delete_share: float) -> LoadReport:
+        self._sql("CREATE TEMP TABLE touched (event_timestamp timestamptz NOT NULL) ON COMMIT DROP")
+        if not self._exists("event_timestamp >= %(start)s AND event_timestamp < %(end)s"):
+            with contextlib.suppress(_StartOver), self.connection.transaction():
+                return self._direct(mode)
+        return self._merge(mode, max_delete_share)
+
+    def _direct(self, mode: Mode) -> LoadReport:
+        """COPY straight into the table: for a window that has no rows yet."""
+        try:
+            staged = self._stage("reading_analytics")
+        except pg.UniqueViolation:
+            raise _StartOver from None
+        alone = not self._exists("event_timestamp < %(start)s OR event_timestamp >= %(end)s")
+        if self._file("direct_check_alone" if alone else "direct_check").fetchone():
+            raise _StartOver
+        found = self._count_days("reading_analytics")
+        self._sql(
+            "INSERT INTO touched SELECT DISTINCT date_trunc('hour', event_timestamp) FROM reading_analytics"
+            " WHERE event_timestamp >= %(start)s AND event_timestamp < %(end)s"
+        )
+        return self._finish(staged, found, mode, inserted=sum(found.values()), direct=True)
+
+    def _merge(self, mode: Mode, max_delete_share: float) -> LoadReport:
+        """COPY into a temporary table, then write only what differs."""
+        self._sql("CREATE TEMP TABLE staged (LIKE reading_analytics INCLUDING DEFAULTS) ON COMMIT DROP")
+        staged = self._stage("staged")
+        self._sql("ANALYZE staged")
+        repeated = [_day_number(day) for (day,) in self._file("deduplicate")]
+        staged.rows.subtract(Counter(repeated))
+        found = self._count_days("staged")
+        deleted = self._mirror(max_delete_share) if mode is Mode.MIRROR else 0
+        self._file("delta")
+        inserted, total = self._sql("SELECT count(*) FILTER (WHERE is_new), count(*) FROM delta").fetchone() or (0, 0)
+        moved = 0
+        if total:
+            moved = self._file("move").rowcount
+            self._file("upsert")
+            self._sql("INSERT INTO touched SELECT event_timestamp FROM delta")
+        return self._finish(
+            staged, found, mode, inserted=inserted - moved, updated=total - inserted, moved=moved,
+            deleted=deleted, repeated=len(repeated),
+        )  # fmt: skip
+
+    def _stage(self, table: str) -> _Staged:
+        """COPY the rows of the window into `table` and the dead letters into `staged_rejects`."""
+        self._sql("DROP TABLE IF EXISTS staged_rejects")
+        self._sql(
+            "CREATE TEMP TABLE staged_rejects (mongo_id text, reason text, detail text, event_day date, raw bytea)"
+            " ON COMMIT DROP"
+        )
+        staged, names = _Staged(), {}  # type: tuple[_Staged, dict[str, bytes]]
+        bounds = (microseconds(self.window[0]), microseconds(self.window[1]))
+        copy = f"COPY {table} ({', '.join(rows.COLUMNS)}) FROM STDIN (FORMAT BINARY)"
+        with prefetch(scan(self.documents, self.mapping, self.window)) as batches, _no_garbage_collection():
+            more = True
+            while more:
+                more, kept, rejects = False, 0, []
+                with self.connection.cursor() as cursor, cursor.copy(
+                    copy
+                ) as stream:  # fmt: skip
+                    stream.write(rows.HEADER)
+                    for raw in batches:
+                        batch = convert_batch(raw, self.mapping, bounds, names)
+                        stream.write(batch.data)
+                        staged.documents += batch.documents
+                        staged.elsewhere += batch.elsewhere
+                        staged.rows.update(batch.days)
+                        rejects += batch.rejects
+                        kept += sum(len(reject.raw) for reject in batch.rejects)
+                        self.progress(staged.documents)
+                        if kept > _REJECT_BYTES:
+                            more = True  # no SQL can run on a connection while it is in COPY
+                            break
+                    stream.write(rows.TRAILER)
+                self._stage_rejects(rejects, staged)
+        return staged
+
+    def _stage_rejects(self, rejects: list[Reject], staged: _Staged) -> None:
+        with self.connection.cursor() as cursor, cursor.copy("COPY staged_rejects FROM STDIN (FORMAT BINARY)") as stream:
+            stream.set_types(["text", "text", "text", "date", "bytea"])
+            for reject in rejects:
+                stream.write_row((reject.mongo_id, reject.reason, reject.detail, reject.day, reject.raw))
+                staged.reasons[reject.reason] += 1
+                staged.rejects[self._day_in_window(reject.day)] += 1
+
+    def _day_in_window(self, day: dt.date | None) -> dt.date | None:
+        return day if day and self.window[0].date() <= day < self.window[1].date() else None
+
+    def _mirror(self, max_delete_share: float) -> int:
+        for day, doomed, present in self._file("mirror_doomed").fetchall():
+            if doomed > max_delete_share * present:
+                raise RefusedError(
+                    f"mirror would delete {doomed} of the {present} rows of {day}, more than the allowed share of"
+                    f" {max_delete_share:.0%}: their documents are not in MongoDB. Nothing was changed. If they are"
+                    " to go, launch with a larger max_delete_share."
+                )
+        return self._file("mirror_delete").rowcount
+
+    def _finish(
+        self,
+        staged: _Staged,
+        found: dict[int, int],
+        mode: Mode,
+        *,
+        inserted: int,
+        updated: int = 0,
+        moved: int = 0,
+        deleted: int = 0,
+        repeated: int = 0,
+        direct: bool = False,
+    ) -> LoadReport:
+        expected = {day: count for day, count in staged.rows.items() if count}
+        if found != expected:
+            raise HubError(f"rows were lost between MongoDB and the database: {expected} sent, {found} found by day")
+        rejects_changed = self._file("rejects_upsert").rowcount + self._file("rejects_heal").rowcount
+        self._mark_dirty()
+        days = self._book(staged, found)
+        return LoadReport(
+            *self.window, mode, days, staged.documents, staged.rejects[None], staged.elsewhere, repeated,
+            inserted, updated, moved, deleted, rejects_changed, dict(staged.reasons), direct, 0.0,
+        )  # fmt: skip
+
+    def _book(self, staged: _Staged, found: dict[int, int]) -> tuple[DayCount, ...]:
+        """Write down what each day of the window came to, where that differs from what is written."""
+        first, last = self.window[0].date(), self.window[1].date()
+        days = []
+        for offset in range((last - first).days):
+            day = first + dt.timedelta(days=offset)
+            loaded, rejected = found.get(_day_number(day), 0), staged.rejects[day]
+            days.append(DayCount(day, staged.rows[_day_number(day)] + rejected, loaded, rejected))
+        columns = [[getattr(day, name) for day in days] for name in ("day", "read", "loaded", "rejected")]
+        self.connection.execute(
+            "INSERT INTO reading_days AS old (day, read, loaded, rejected)"
+            " SELECT * FROM unnest(%s::date[], %s::bigint[], %s::bigint[], %s::bigint[])"
+            " ON CONFLICT (day) DO UPDATE SET read = excluded.read, loaded = excluded.loaded,"
+            " rejected = excluded.rejected, load_at = excluded.load_at"
+            " WHERE (old.read, old.loaded, old.rejected) <> (excluded.read, excluded.loaded, excluded.rejected)",
+            columns,
+        )
+        return tuple(days)
+
+    def _mark_dirty(self) -> None:
+        for rollup in ROLLUPS:
+            if rollup.source == "reading_analytics":
+                self._sql(
+                    f"INSERT INTO rollup_dirty (rollup, bucket) SELECT DISTINCT '{rollup.name}',"
+                    f" {rollup.bucket_sql(time_bucket=False)} FROM touched"
+                )
+
+    def _count_days(self, table: str) -> dict[int, int]:
+        counted = self._sql(
+            f"SELECT (event_timestamp AT TIME ZONE 'UTC')::date, count(*) FROM {table}"
+            " WHERE event_timestamp >= %(start)s AND event_timestamp < %(end)s GROUP BY 1"
+        )
+        return {_day_number(day): count for day, count in counted}
+
+    def _exists(self, condition: str) -> bool:
+        row = self._sql(f"SELECT EXISTS (SELECT FROM reading_analytics WHERE {condition})").fetchone()
+        return bool(row and row[0])
+
+    def _sql(self, statement: str) -> psycopg.Cursor[tuple[Any, ...]]:
+        return self.connection.execute(statement, self.bounds if "%(" in statement else None)  # type: ignore[arg-type]
+
+    def _file(self, name: str) -> psycopg.Cursor[tuple[Any, ...]]:
+        return self._sql((files("hub.readings") / "sql" / f"{name}.sql").read_text(encoding="utf-8"))
+
+
+def _day_number(day: dt.date) -> int:
+    return (day - EPOCH.date()).days
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Documents have no cycles; looking for some in them costs 13 % of the rate."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+

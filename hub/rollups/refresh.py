@@ -1,0 +1,107 @@
+"""Recompute exactly the buckets that changed, from the finest rollup to the coarsest."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Iterable, Sequence
+
+from hub.errors import SchemaError
+from hub.rollups.model import Rollup
+from hub.timescale.connection import Connection
+from hub.timescale.level import Level, detect
+
+Window = tuple[dt.datetime, dt.datetime]
+
+# Advisory lock class; two refreshes of one rollup wait for each other.
+_REFRESH_LOCK = 0x524F4C4C
+
+
+@dataclasses.dataclass(frozen=True)
+class RefreshReport:
+    """What a refresh did. `windows` are half-open UTC ranges of whole buckets."""
+
+    rollup: str
+    level: Level
+    windows: tuple[Window, ...]
+    buckets: int
+    seconds: float
+
+
+def mark_dirty(connection: Connection, rollup: Rollup, buckets: Iterable[dt.datetime]) -> None:
+    """Note, in the caller's transaction, that these buckets of `rollup` are out of date."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO rollup_dirty (rollup, bucket) SELECT %s, unnest(%s::timestamptz[])",
+            (rollup.name, sorted(set(buckets))),
+        )
+
+
+def merge(rollup: Rollup, buckets: Iterable[dt.datetime]) -> tuple[Window, ...]:
+    """Merge buckets that touch into half-open windows."""
+    length = dt.timedelta(seconds=rollup.seconds)
+    windows: list[Window] = []
+    for start in sorted(set(buckets)):
+        if windows and windows[-1][1] == start:
+            windows[-1] = (windows[-1][0], start + length)
+        else:
+            windows.append((start, start + length))
+    return tuple(windows)
+
+
+def refresh(
+    connection: Connection, rollup: Rollup, children: Sequence[Rollup] = (), *, rebuild: Window | None = None
+) -> RefreshReport:
+    """Bring `rollup` up to date in every bucket that is marked dirty, and in the window `rebuild`.
+
+    `connection` must be in autocommit mode: a continuous aggregate cannot be refreshed in a transaction.
+    `children` are the rollups built on this one; their buckets become dirty. Killed at any moment, the
+    marks stay and the next refresh does the work. Raises SchemaError when the rollup does not exist.
+    """
+    began = dt.datetime.now(dt.UTC)
+    level = detect(connection)
+    if connection.execute("SELECT to_regclass(%s)", (rollup.name,)).fetchone() == (None,):
+        raise SchemaError(f"the rollup {rollup.name} does not exist. Run `hub db upgrade`.")
+    connection.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", (_REFRESH_LOCK, rollup.name))
+    try:
+        marks = connection.execute("SELECT id, bucket FROM rollup_dirty WHERE rollup = %s", (rollup.name,)).fetchall()
+        buckets = {bucket for _, bucket in marks}
+        if rebuild:
+            buckets |= _buckets(rollup, rebuild)
+        windows = merge(rollup, buckets)
+        if level.continuous_aggregates:
+            for start, end in windows:
+                connection.execute("CALL refresh_continuous_aggregate(%s, %s, %s)", (rollup.name, start, end))
+        with connection.transaction():
+            if not level.continuous_aggregates:
+                for window in windows:
+                    _recompute(connection, rollup, window, level)
+            if windows:
+                connection.execute(
+                    "UPDATE rollup_state SET refreshed_at = now() WHERE rollup = %s", (rollup.name,)
+                )
+            for child in children:
+                mark_dirty(connection, child, {child.floor(bucket) for bucket in buckets})
+            connection.execute("DELETE FROM rollup_dirty WHERE id = ANY(%s)", ([number for number, _ in marks],))
+    finally:
+        if not connection.closed:
+            connection.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (_REFRESH_LOCK, rollup.name))
+    seconds = (dt.datetime.now(dt.UTC) - began).total_seconds()
+    return RefreshReport(rollup.name, level, windows, len(buckets), seconds)
+
+
+def _buckets(rollup: Rollup, window: Window) -> set[dt.datetime]:
+    start, end, length = rollup.floor(window[0]), rollup.ceil(window[1]), dt.timedelta(seconds=rollup.seconds)
+    return {start + length * number for number in range(int((end - start) / length))}
+
+
+def _recompute(connection: Connection, rollup: Rollup, window: Window, level: Level) -> None:
+    """Levels 2 and 3: delete and insert the buckets of one window."""
+    connection.execute(f"DELETE FROM {rollup.name} WHERE bucket >= %s AND bucket < %s", window)  # type: ignore[arg-type]
+    select = rollup.select(time_bucket=False, where=f"{rollup.time} >= %s AND {rollup.time} < %s")
+    connection.execute(f"INSERT INTO {rollup.name} ({', '.join(rollup.columns)}) {select}", window)  # type: ignore[arg-type]
+
+
+def window_of(start: dt.date, end: dt.date) -> Window:
+    """The UTC days from `start` up to, but not including, `end` as a window."""
+    return dt.datetime.combine(start, dt.time(), dt.UTC), dt.datetime.combine(end, dt.time(), dt.UTC)

@@ -1,0 +1,149 @@
+"""Every setting of the hub, read from the environment and `.env` in one place, at run time only."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from hub.errors import SettingsError
+
+_IDENTIFIER = re.compile(r"^[A-Za-z_][A-Za-z0-9_$-]{0,62}$")
+_CRON_FIELD = re.compile(r"^[0-9A-Za-z*/,\-?#]+$")
+
+
+def _comma_list(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _cron(value: Any) -> Any:
+    if isinstance(value, str) and not (
+        len(value.split()) == 5 and all(_CRON_FIELD.match(part) for part in value.split())
+    ):
+        raise ValueError("must be a cron expression of five fields, such as '0 10 * * *'")
+    return value
+
+
+Cron = Annotated[str, BeforeValidator(_cron)]
+CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list), Field(min_length=1)]
+
+
+class _FromEnvironment(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True, frozen=True
+    )
+
+
+class DefinitionSettings(_FromEnvironment):
+    """What Dagster's definitions depend on. Everything has a default, so definitions always load."""
+
+    reading_start_date: dt.date = Field(
+        dt.date(2020, 1, 1), description="First UTC day that exists as a partition; earlier readings are dead letters."
+    )
+    reading_cron: Cron = Field("0 10 * * *", description="When yesterday's readings are loaded (UTC).")
+    retry_seconds: int = Field(20, ge=0, description="Pause before a step is tried again after a server was away.")
+    reading_sensor_seconds: int = Field(60, ge=5, description="How often the sensor looks for new readings.")
+
+
+class Settings(DefinitionSettings):
+    """All settings. `load_settings()` builds it and turns what is wrong into one clear sentence."""
+
+    mongo_uri: SecretStr = Field(description="Where the reading events come from: mongodb://… or mongodb+srv://…")
+    mongo_db_name: str = "reading"
+    mongo_collection: str = "events"
+    reading_time_field: Annotated[CommaList, Field(description="Fields that hold the time; first present wins.")] = (
+        "timestamp",
+        "extracted_at",
+    )
+    reading_value_path: str = "payload.value"
+    reading_sensor_overlap_minutes: int = Field(15, ge=0)
+
+    db_host: str = Field(description="Host of the PostgreSQL/TimescaleDB server.")
+    db_port: int = Field(5432, ge=1, le=65535)
+    db_name: str = "reading_hub"
+    db_user: str = "reading_hub"
+    db_password: SecretStr = Field(description="Password of DB_USER.")
+    dagster_db_name: str = "dagster"
+    dagster_db_user: str | None = Field(None, description="Defaults to DB_USER.")
+    dagster_db_password: SecretStr | None = Field(None, description="Defaults to DB_PASSWORD.")
+
+    backup_dir: Path = Path("backups")
+    hub_data_dir: Path = Path(".hub")
+
+    @field_validator("mongo_uri")
+    @classmethod
+    def _mongo_scheme(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
+            raise ValueError("must begin with mongodb:// or mongodb+srv://")
+        return value
+
+    @field_validator("db_name", "db_user", "dagster_db_name", "dagster_db_user")
+    @classmethod
+    def _identifier(cls, value: str | None) -> str | None:
+        if value is not None and not _IDENTIFIER.match(value):
+            raise ValueError("must be a plain name of letters, digits, '_', '-' or '$', 63 at most")
+        return value
+
+    @field_validator("reading_time_field")
+    @classmethod
+    def _top_level(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name == "_id" or name.startswith("$") or "." in name:
+                raise ValueError(f"{name!r} cannot be a time field: name top-level fields of the document")
+        return value
+
+    def environment(self) -> dict[str, str]:
+        """These settings as environment variables, complete, for child processes. Holds secrets."""
+        env: dict[str, str] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, SecretStr):
+                value = value.get_secret_value()
+            env[name.upper()] = ",".join(value) if isinstance(value, tuple) else str(value)
+        env.setdefault("DAGSTER_DB_USER", env["DB_USER"])
+        env.setdefault("DAGSTER_DB_PASSWORD", env["DB_PASSWORD"])
+        return env
+
+
+def _sentence(error: ValidationError) -> str:
+    """One sentence for all that is wrong. Values are never repeated: they may be secrets."""
+    missing, malformed = [], []
+    for problem in error.errors(include_url=False, include_input=False):
+        name = str(problem["loc"][0]).upper() if problem["loc"] else "a setting"
+        if problem["type"] == "missing":
+            missing.append(name)
+        else:
+            malformed.append(f"{name} {problem['msg'].removeprefix('Value error, ')}")
+    parts = []
+    if missing:
+        parts.append(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set")
+    parts.extend(malformed)
+    them = "it" if len(missing) + len(malformed) == 1 else "them"
+    return f"{'; '.join(parts)}: set {them} in .env or the environment (.env.example shows how)."
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; keyword arguments win over the environment.
+
+    Raises SettingsError naming each missing or malformed setting.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError(_sentence(error)) from None
+
+
+def load_definition_settings() -> DefinitionSettings:
+    """Read what Dagster's definitions depend on. Raises SettingsError when one is malformed."""
+    try:
+        return DefinitionSettings()
+    except ValidationError as error:
+        raise SettingsError(_sentence(error)) from None

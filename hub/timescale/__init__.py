@@ -1,0 +1,1 @@
+"""The PostgreSQL/TimescaleDB side: connections, level detection and the schema."""

@@ -1,0 +1,79 @@
+"""Connections to the reading database, and its errors in words that say what to do."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+from psycopg import errors as pg
+
+from hub.errors import DeniedError, HubError, SchemaError, UnavailableError
+from hub.settings import Settings
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+def where(settings: Settings) -> str:
+    """The server and database in words, without credentials."""
+    return f"PostgreSQL database {settings.db_name!r} on {settings.db_host}:{settings.db_port}"
+
+
+def parameters(settings: Settings, *, database: str | None = None) -> dict[str, Any]:
+    """libpq connection parameters. Holds the password."""
+    return {
+        "host": settings.db_host,
+        "port": settings.db_port,
+        "dbname": database or settings.db_name,
+        "user": settings.db_user,
+        "password": settings.db_password.get_secret_value(),
+        "connect_timeout": 10,
+        "application_name": "reading-hub",
+        # A server that vanished without a word is noticed within about a minute.
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "options": "-c timezone=UTC",
+    }
+
+
+@contextlib.contextmanager
+def connect(settings: Settings, *, database: str | None = None, autocommit: bool = False) -> Iterator[Connection]:
+    """Open a connection; its session works in UTC. Leaving the block commits, an exception rolls back.
+
+    Raises UnavailableError, DeniedError, SchemaError or HubError in place of what psycopg raises.
+    """
+    with translated(settings), psycopg.connect(
+        **parameters(settings, database=database), autocommit=autocommit
+    ) as connection:  # fmt: skip
+        yield connection
+
+
+@contextlib.contextmanager
+def translated(settings: Settings) -> Iterator[None]:
+    """Turn psycopg's errors inside the block into errors of the hub, saying what to do."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise explain(error, settings) from error
+
+
+def explain(error: psycopg.Error, settings: Settings) -> HubError:
+    """The hub's error for one of psycopg."""
+    place, text = where(settings), " ".join(str(error).split())
+    if isinstance(error, pg.UndefinedTable | pg.UndefinedColumn | pg.InvalidSchemaName | pg.UndefinedFunction):
+        return SchemaError(f"{place} lacks what this version needs ({text}). Run `hub db upgrade`.")
+    if isinstance(error, pg.InvalidPassword) or "password authentication failed" in text:
+        return DeniedError(f"{place} refused DB_USER {settings.db_user!r}: wrong password. Correct DB_PASSWORD.")
+    if isinstance(error, pg.InsufficientPrivilege):
+        return DeniedError(f"{place}: DB_USER {settings.db_user!r} lacks a permission: {text}. Grant it, or use the owner.")
+    if isinstance(error, pg.InvalidCatalogName) or 'database "' in text and "does not exist" in text:
+        return SchemaError(f"{place} does not exist. Create it, then run `hub db upgrade`.")
+    if isinstance(error, pg.DiskFull | pg.OutOfMemory | pg.ConfigurationLimitExceeded):
+        return UnavailableError(f"{place} has no room left ({text}). Nothing was changed; free space and try again.")
+    if isinstance(error, pg.DeadlockDetected | pg.SerializationFailure | pg.LockNotAvailable | pg.QueryCanceled):
+        return UnavailableError(f"{place} gave up this transaction ({text}). Nothing was changed; try again.")
+    if isinstance(error, psycopg.OperationalError | pg.AdminShutdown | pg.CrashShutdown | psycopg.InterfaceError):
+        return UnavailableError(f"{place} cannot be reached or went away ({text}). Nothing was changed; check that it runs.")
+    return HubError(f"{place}: {type(error).__name__}: {text}")

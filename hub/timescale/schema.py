@@ -1,0 +1,92 @@
+"""Bring a database to the schema of this version: Alembic's migrations, then the declared rollups."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from hub.rollups.apply import apply
+from hub.rollups.declared import ROLLUPS
+from hub.settings import Settings
+from hub.timescale.connection import Connection, connect
+from hub.timescale.level import Level, detect
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+# Any constant will do; upgrades that run at once wait for each other on it.
+_UPGRADE_LOCK = 0x52454144
+
+
+@dataclasses.dataclass(frozen=True)
+class Upgrade:
+    """What `upgrade` did: revisions before and after, and the rollups that it made or rebuilt."""
+
+    before: str | None
+    after: str
+    level: Level
+    rollups: tuple[str, ...]
+
+    @property
+    def changed(self) -> bool:
+        return self.before != self.after or bool(self.rollups)
+
+
+def newest_revision() -> str:
+    """The revision that this version of the hub needs."""
+    head = ScriptDirectory(str(_MIGRATIONS)).get_current_head()
+    assert head is not None
+    return head
+
+
+def current_revision(connection: Connection) -> str | None:
+    """The revision of the connected database, None before the first upgrade."""
+    exists = connection.execute("SELECT to_regclass('public.alembic_version')").fetchone()
+    if exists is None or exists[0] is None:
+        return None
+    row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return None if row is None else str(row[0])
+
+
+def upgrade(settings: Settings) -> Upgrade:
+    """Apply what is missing. Changes nothing when run again; safe to run twice at once.
+
+    The migrations are one transaction; each rollup is one more. Raises HubError.
+    """
+    with connect(settings, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", (_UPGRADE_LOCK,))
+        before = current_revision(connection)
+        if before is None:
+            _create_extension(connection)
+        if before != newest_revision():
+            connection.autocommit = False
+            _migrate(connection)
+            connection.autocommit = True
+        level = detect(connection)
+        return Upgrade(before, newest_revision(), level, tuple(apply(connection, ROLLUPS, level)))
+
+
+def _create_extension(connection: Connection) -> None:
+    """Create TimescaleDB where the server offers it."""
+    offered = connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'").fetchone()
+    if offered:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+
+
+def _migrate(connection: Connection) -> None:
+    """Run Alembic over this very connection: the advisory lock is its session's."""
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    engine = sa.create_engine(
+        "postgresql+psycopg://", creator=lambda: connection, poolclass=sa.pool.StaticPool, pool_reset_on_return=None
+    )
+    try:
+        with engine.connect() as alembic_connection:
+            config.attributes["connection"] = alembic_connection
+            command.upgrade(config, "head")
+            alembic_connection.commit()
+    except sa.exc.DBAPIError as error:
+        raise error.orig or error from None

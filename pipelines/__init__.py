@@ -1,0 +1,1 @@
+"""When and how things run: definitions, resources, jobs, schedules and sensors."""

@@ -1,0 +1,43 @@
+"""Everything that Dagster knows of, built by one function."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from assets import checks, readings, rollups
+from assets.partitions import daily
+from hub.rollups.declared import ROLLUPS
+from hub.settings import load_definition_settings
+from pipelines.jobs import build_readings_job
+from pipelines.resources import resources
+from pipelines.schedules import build_daily
+from pipelines.sensors import build_arrivals
+
+
+def build_defs(overrides: Mapping[str, object] | None = None) -> dg.Definitions:
+    """The definitions; `overrides` replaces resources by name, so that a test needs to patch nothing."""
+    settings = load_definition_settings()
+    days = daily(settings.reading_start_date)
+    load = readings.build_load(days)
+    refreshes = [rollups.build_rollup(rollup, ROLLUPS, days) for rollup in ROLLUPS]
+    job = build_readings_job(load, refreshes)
+    return dg.Definitions(
+        assets=[readings.collection, load, *refreshes],
+        asset_checks=[
+            checks.nothing_lost,
+            checks.fresh,
+            checks.few_rejects,
+            *(checks.build_totals_check(rollup) for rollup in ROLLUPS),
+        ],
+        jobs=[job],
+        schedules=[build_daily(settings.reading_cron)],
+        sensors=[build_arrivals(settings.reading_sensor_seconds)],
+        resources={**resources(settings), **(overrides or {})},
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Dagster's entry point; nothing is read before Dagster asks for it."""
+    return build_defs()
