@@ -49,7 +49,7 @@ backfill: $(VENV)/.installed ## Load a range of days in one run: make backfill F
 
 .PHONY: doctor
 doctor: $(VENV)/.installed ## Is everything as it should be, and what to do if not
-	@$(HUB) run $(HUB) doctor
+	@$(HUB) doctor
 
 # --- Quality ----------------------------------------------------------------------------------------------
 

@@ -113,6 +113,10 @@ class Settings(DefinitionSettings):
         return env
 
 
+def _message(text: str) -> str:
+    return text.removeprefix("Value error, ").replace("Input should be", "must be")
+
+
 def _sentence(error: ValidationError) -> str:
     """One sentence for all that is wrong. Values are never repeated: they may be secrets."""
     missing, malformed = [], []
@@ -121,7 +125,7 @@ def _sentence(error: ValidationError) -> str:
         if problem["type"] == "missing":
             missing.append(name)
         else:
-            malformed.append(f"{name} {problem['msg'].removeprefix('Value error, ')}")
+            malformed.append(f"{name} {_message(problem['msg'])}")
     parts = []
     if missing:
         parts.append(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set")

@@ -81,7 +81,9 @@ def doctor(
     """Check everything the hub needs; one line each, with what to do. Exit code 1 if something is red."""
     from hub.cli.doctor import run_doctor
 
-    raise typer.Exit(run_doctor(as_json))
+    with session() as current:
+        code = run_doctor(current, as_json)
+    raise typer.Exit(code)
 
 
 @app.command()

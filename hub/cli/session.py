@@ -15,7 +15,7 @@ from types import FrameType
 from rich.console import Console
 
 import hub
-from hub.embedded.session import servers
+from hub.embedded.session import configured, servers
 from hub.settings import Settings, load_settings
 
 console = Console(highlight=False)
@@ -49,11 +49,18 @@ def session() -> Iterator[Session]:
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
+        # What the user did set is checked before any server starts; these stand for what servers will add.
+        given = configured()
+        pending: dict[str, str] = {} if "MONGO_URI" in given else {"mongo_uri": "mongodb://embedded"}
+        if "DB_HOST" not in given:
+            pending |= {"db_host": "embedded", "db_password": "embedded"}
+        load_settings(**pending)
         with servers() as embedded:
             os.environ.update(embedded)
             settings = load_settings()
             os.environ.update(settings.environment())
             os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+            os.environ["VIRTUAL_ENV"] = sys.prefix  # dg compares it with the project's environment
             _dagster_home(settings)
             yield Session(settings, frozenset(embedded))
     finally:

@@ -1,0 +1,165 @@
+"""Is everything as it should be? Each finding names a thing, says how it is, and what to do if that is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from hub import mongo
+from hub.errors import HubError
+from hub.mongo import Documents
+from hub.rollups.declared import ROLLUPS
+from hub.settings import Settings
+from hub.timescale import connection as postgres
+from hub.timescale.connection import Connection, connect
+from hub.timescale.level import Level, detect, timescale_version
+from hub.timescale.schema import current_revision, newest_revision
+
+# Below this a load or a backup is likely to fail half-way.
+MIN_FREE_BYTES = 2 * 2**30
+MIN_POSTGRES = 150_000
+_TABLES = ("reading_analytics", "reading_rejects", "reading_days", "rollup_dirty", "rollup_state")
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One line of the doctor. `remedy` is empty when all is well."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Yield the findings as they are made. Never raises for what it examines."""
+    yield Finding("settings", True, "all set and well-formed")
+    yield from _guarded("MongoDB", lambda: _mongo(settings))
+    yield from _guarded("PostgreSQL", lambda: _postgres(settings))
+    yield from _guarded("Dagster instance", lambda: _dagster(settings))
+    yield _disk(settings.hub_data_dir)
+    yield _folder(settings.backup_dir)
+
+
+def _guarded(name: str, findings: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from findings()
+    except HubError as error:
+        sentence, _, remedy = str(error).rpartition(". ")
+        yield Finding(name, False, sentence or remedy, remedy)
+
+
+def _mongo(settings: Settings) -> Iterator[Finding]:
+    with mongo.collection(settings, patience_seconds=3) as documents:
+        documents.database.client.admin.command("ping")
+        yield Finding("MongoDB", True, f"{mongo.where(settings)} answers")
+        names = documents.database.list_collection_names()
+        if documents.name not in names:
+            seen = f"it has {', '.join(sorted(names)[:8])}" if names else "it has none"
+            yield Finding(
+                "collection", False, f"database {settings.mongo_db_name!r} has no collection {documents.name!r}: {seen}",
+                "set MONGO_DB_NAME and MONGO_COLLECTION to what your application writes, or `hub seed` for samples",
+            )  # fmt: skip
+            return
+        documents.find_one({}, {"_id": 1})
+        yield Finding("collection", True, f"about {documents.estimated_document_count():,} documents, readable")
+        yield _time_index(settings, documents)
+
+
+def _time_index(settings: Settings, documents: Documents) -> Finding:
+    field = settings.reading_time_field[0]
+    indexed = {next(iter(index["key"])) for index in documents.list_indexes()}
+    if field in indexed:
+        return Finding("time index", True, f"an index begins with {field}")
+    return Finding(
+        "time index", False, f"no index of the collection begins with {field}: every load scans all of it",
+        f'in mongosh: db.{documents.name}.createIndex({{"{field}": 1}})',
+    )  # fmt: skip
+
+
+def _postgres(settings: Settings) -> Iterator[Finding]:
+    with connect(settings) as connection:
+        version = connection.info.server_version
+        text = f"{postgres.where(settings)}, version {version // 10000}.{version % 10000}"
+        remedy = "" if version >= MIN_POSTGRES else "use PostgreSQL 15 or newer"
+        yield Finding("PostgreSQL", not remedy, text, remedy)
+        level = detect(connection)
+        extension = timescale_version(connection)
+        yield Finding("level", True, f"{level.value}: {level.title}{f', {extension}' if extension else ''}")
+        revision, newest = current_revision(connection), newest_revision()
+        if revision != newest:
+            yield Finding("schema", False, f"revision {revision or 'none'}, {newest} is needed", "run `hub db upgrade`")
+            return
+        yield Finding("schema", True, f"revision {revision}")
+        yield _rights(connection, settings)
+        yield _rollups(connection, level)
+
+
+def _rights(connection: Connection, settings: Settings) -> Finding:
+    rows = connection.execute(
+        "SELECT name, right_ FROM unnest(%s::text[]) AS name,"
+        " unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) AS right_"
+        " WHERE NOT has_table_privilege(name, right_)",
+        (list(_TABLES),),
+    ).fetchall()
+    if not rows:
+        return Finding("role", True, f"{settings.db_user} may read and write every table of the hub")
+    lacking = ", ".join(f"{right} on {table}" for table, right in rows)
+    return Finding(
+        "role", False, f"{settings.db_user} lacks {lacking}", f"as the owner: GRANT … TO {settings.db_user}"
+    )
+
+
+def _rollups(connection: Connection, level: Level) -> Finding:
+    missing = [
+        rollup.name
+        for rollup in ROLLUPS
+        if connection.execute("SELECT to_regclass(%s)", (rollup.name,)).fetchone() == (None,)
+    ]
+    if missing:
+        return Finding("rollups", False, f"missing: {', '.join(missing)}", "run `hub db upgrade`")
+    kind = "continuous aggregates" if level.continuous_aggregates else "tables"
+    return Finding("rollups", True, f"{', '.join(rollup.name for rollup in ROLLUPS)} ({kind})")
+
+
+def _dagster(settings: Settings) -> Iterator[Finding]:
+    home = os.environ.get("DAGSTER_HOME")
+    if not home or not (Path(home) / "dagster.yaml").exists():
+        yield Finding(
+            "Dagster instance", False, f"DAGSTER_HOME {home or 'is not set'} has no dagster.yaml",
+            "start Dagster by `make dev` or `hub run …`, or set DAGSTER_HOME to the folder of dagster.yaml",
+        )  # fmt: skip
+        return
+    environment = settings.environment()
+    as_dagster = settings.model_copy(update={"db_name": settings.dagster_db_name, "db_user": environment["DAGSTER_DB_USER"]})
+    if settings.dagster_db_password:
+        as_dagster = as_dagster.model_copy(update={"db_password": settings.dagster_db_password})
+    with connect(as_dagster) as connection:
+        found = connection.execute("SELECT to_regclass('runs')").fetchone()
+    used = "in use" if found != (None,) else "empty; the first run makes its tables"
+    yield Finding("Dagster instance", True, f"{home}, database {settings.dagster_db_name!r} ({used})")
+
+
+def _disk(folder: Path) -> Finding:
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    text = f"{free / 2**30:.1f} GiB free at {place}"
+    return Finding("disk", free >= MIN_FREE_BYTES, text, "" if free >= MIN_FREE_BYTES else "free some space: 2 GiB at least")
+
+
+def _folder(folder: Path) -> Finding:
+    place = folder.absolute()
+    if not place.exists():
+        parent = next(parent for parent in place.parents if parent.exists())
+        writable = os.access(parent, os.W_OK)
+        return Finding(
+            "backup folder", writable, f"{place} does not exist yet{'; the first backup makes it' if writable else ''}",
+            "" if writable else f"make it, or set BACKUP_DIR to a folder that you may write to ({parent} is read-only)",
+        )  # fmt: skip
+    writable = place.is_dir() and os.access(place, os.W_OK)
+    return Finding("backup folder", writable, str(place), "" if writable else "it must be a folder that you may write to")
