@@ -1,5 +1,6 @@
 """One asset for each declared rollup: it recomputes the buckets that the loads before it have touched."""
 
+import datetime as dt
 from collections.abc import Sequence
 
 import dagster as dg
@@ -8,6 +9,7 @@ from pydantic import Field
 from assets.engine import OWNERS, HubResource, days_of
 from hub.rollups.model import Rollup
 from hub.rollups.refresh import refresh, window_of
+from hub.rollups.status import status
 from hub.timescale.connection import connect
 
 
@@ -40,19 +42,20 @@ def build_rollup(
         context: dg.AssetExecutionContext, config: RefreshConfig, hub: HubResource
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         start, end = days_of(context)
-        with hub.clear_failures(), connect(hub.settings(), autocommit=True) as connection:
-            report = refresh(
-                connection, rollup, children, rebuild=window_of(start, end) if config.rebuild else None
-            )
-            buckets = connection.execute(f"SELECT count(*) FROM {rollup.name}").fetchone()
+        with hub.clear_failures():
+            settings = hub.settings()
+            kept = settings.oldest_kept(dt.datetime.now(dt.UTC)) if rollup.table == "reading_analytics" else None
+            window = window_of(start, end) if config.rebuild else None
+            with connect(settings, autocommit=True) as connection:
+                report = refresh(connection, rollup, children, rebuild=window, not_before=kept)
+                state = status(connection, [rollup])[0]
         context.log.info(f"{report.buckets:,} buckets recomputed in {report.seconds:.2f} s")
         return dg.MaterializeResult(
             metadata={
-                "dagster/row_count": buckets[0] if buckets else 0,
+                **state.to_metadata(),
                 "buckets_refreshed": report.buckets,
                 "windows": len(report.windows),
                 "seconds": round(report.seconds, 3),
-                "level": report.level.title,
             }
         )
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
-_CREDENTIALS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^/\s'\"]*@", re.IGNORECASE)
-_PASSWORD_PAIR = re.compile(r"(?P<key>\b(?:password|passwd|pwd)\b\s*[=:]\s*)(?P<value>'[^']*'|\"[^\"]*\"|\S+)", re.I)
+# Up to the last @, since a password may hold any of / ' " unescaped: rather too much than a part of it.
+_CREDENTIALS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)\S*@", re.IGNORECASE)
+_PASSWORD_PAIR = re.compile(
+    r"(?P<key>(?:password|passwd|pwd)\b['\"]?\s*[=:]\s*)(?P<value>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\S+)", re.I
+)
 
 
 def redact(text: str) -> str:

@@ -37,14 +37,17 @@ def collection(settings: Settings, *, patience_seconds: float = 10) -> Iterator[
     Raises UnavailableError, DeniedError or HubError in place of what pymongo raises inside the block.
     """
     with translated(settings):
+        uri = settings.mongo_uri.get_secret_value()
+        ours: dict[str, Any] = {
+            "appname": "reading-hub",
+            "serverSelectionTimeoutMS": int(patience_seconds * 1000),
+            "connectTimeoutMS": 10_000,
+            "socketTimeoutMS": 120_000,
+        }
+        given = uri.rpartition("?")[2].lower()  # pymongo would let ours win over the user's own
+        options = {name: value for name, value in ours.items() if f"{name.lower()}=" not in given}
         try:
-            client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(
-                settings.mongo_uri.get_secret_value(),
-                appname="reading-hub",
-                serverSelectionTimeoutMS=int(patience_seconds * 1000),
-                connectTimeoutMS=10_000,
-                socketTimeoutMS=120_000,
-            )
+            client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(uri, **options)
         except (mongo.InvalidURI, mongo.ConfigurationError, ValueError):
             # The message of these may repeat the string with its password.
             raise SettingsError("MONGO_URI is malformed: it is no valid MongoDB connection string") from None

@@ -49,6 +49,8 @@ class DefinitionSettings(_FromEnvironment):
     reading_cron: Cron = Field("0 10 * * *", description="When yesterday's readings are loaded (UTC).")
     retry_seconds: int = Field(20, ge=0, description="Pause before a step is tried again after a server was away.")
     reading_sensor_seconds: int = Field(60, ge=5, description="How often the sensor looks for new readings.")
+    metrics_start_date: dt.date = Field(dt.date(2026, 1, 1), description="First UTC day of host metrics as a partition.")
+    metrics_cron: Cron = Field("*/15 * * * *", description="When the rollups of host metrics are refreshed.")
 
 
 class Settings(DefinitionSettings):
@@ -63,6 +65,10 @@ class Settings(DefinitionSettings):
     )
     reading_value_path: str = "payload.value"
     reading_sensor_overlap_minutes: int = Field(15, ge=0)
+    reading_compress_after_days: int = Field(30, ge=8, description="Age at which chunks go to the columnstore.")
+    reading_retention_days: int | None = Field(
+        None, ge=90, description="Age at which raw readings are dropped; off by default. The rollups stay."
+    )
 
     db_host: str = Field(description="Host of the PostgreSQL/TimescaleDB server.")
     db_port: int = Field(5432, ge=1, le=65535)
@@ -72,6 +78,20 @@ class Settings(DefinitionSettings):
     dagster_db_name: str = "dagster"
     dagster_db_user: str | None = Field(None, description="Defaults to DB_USER.")
     dagster_db_password: SecretStr | None = Field(None, description="Defaults to DB_PASSWORD.")
+
+    metrics_host: str | None = Field(None, description="Name of this host in system_metrics; its own by default.")
+    metrics_root: Path = Field(Path("/"), description="Where the host's root is mounted, in a container: /host.")
+    metrics_spool_mb: int = Field(64, ge=1, description="Most that may wait on disk for the database; a day is 12 MB.")
+
+    port: int = Field(8085, ge=1, le=65535, description="Port of the proxy API.")
+    proxy_host: str = Field("127.0.0.1", description="Address that the proxy API listens on.")
+    proxy_db_user: str | None = Field(None, description="Role for reads, which `hub proxy role` makes; else DB_USER.")
+    proxy_db_password: SecretStr | None = Field(None, description="Password of PROXY_DB_USER.")
+    proxy_rate_per_second: float = Field(100, gt=0, description="Requests a second for each token; bursts of twice it.")
+    proxy_timeout_seconds: float = Field(10, gt=0, description="After this an answer is a 503 or 504.")
+    proxy_cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)] = ()
+    dagster_url: str = Field("http://127.0.0.1:3000", description="Where the proxy API reaches Dagster's webserver.")
+    dagster_public_url: str | None = Field(None, description="Dagster's address in links; DAGSTER_URL by default.")
 
     backup_dir: Path = Path("backups")
     hub_data_dir: Path = Path(".hub")
@@ -83,7 +103,7 @@ class Settings(DefinitionSettings):
             raise ValueError("must begin with mongodb:// or mongodb+srv://")
         return value
 
-    @field_validator("db_name", "db_user", "dagster_db_name", "dagster_db_user")
+    @field_validator("db_name", "db_user", "dagster_db_name", "dagster_db_user", "proxy_db_user")
     @classmethod
     def _identifier(cls, value: str | None) -> str | None:
         if value is not None and not _IDENTIFIER.match(value):
@@ -97,6 +117,13 @@ class Settings(DefinitionSettings):
             if name == "_id" or name.startswith("$") or "." in name:
                 raise ValueError(f"{name!r} cannot be a time field: name top-level fields of the document")
         return value
+
+    def oldest_kept(self, now: dt.datetime) -> dt.datetime | None:
+        """Start of the first UTC day that retention leaves whole; None where nothing is ever dropped."""
+        if self.reading_retention_days is None:
+            return None
+        day = now.astimezone(dt.UTC).date() - dt.timedelta(days=self.reading_retention_days - 1)
+        return dt.datetime.combine(day, dt.time(), dt.UTC)
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables, complete, for child processes. Holds secrets."""
@@ -148,6 +175,6 @@ def load_settings(**overrides: Any) -> Settings:
 def load_definition_settings() -> DefinitionSettings:
     """Read what Dagster's definitions depend on. Raises SettingsError when one is malformed."""
     try:
-        return DefinitionSettings()
+        return DefinitionSettings(**{})
     except ValidationError as error:
         raise SettingsError(_sentence(error)) from None

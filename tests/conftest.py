@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -52,7 +53,12 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
         return
     server = EmbeddedPostgres(
         tmp_path_factory.mktemp("postgres"),
-        settings={"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "60"},
+        settings={
+            "fsync": "off",
+            "synchronous_commit": "off",
+            "full_page_writes": "off",
+            "max_connections": "60",
+        },
     )
     server.start()
     environment = server.environment()
@@ -60,9 +66,9 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
     server.stop()
 
 
-@pytest.fixture
-def make_database(postgres: dict[str, str]) -> Iterator[Callable[[], str]]:
-    """Make empty databases; they go at the end of the test."""
+@contextlib.contextmanager
+def databases(postgres: dict[str, str]) -> Iterator[Callable[[], str]]:
+    """A function that makes empty databases; they go at the end of the block."""
     made: list[str] = []
 
     def admin(statement: str) -> None:
@@ -70,7 +76,7 @@ def make_database(postgres: dict[str, str]) -> Iterator[Callable[[], str]]:
             host=postgres["DB_HOST"], port=int(postgres["DB_PORT"]), user=postgres["DB_USER"],
             password=postgres["DB_PASSWORD"], dbname="postgres", autocommit=True,
         ) as connection:  # fmt: skip
-            connection.execute(statement)  # type: ignore[call-overload]
+            connection.execute(statement)
 
     def make() -> str:
         name = f"test_{os.getpid()}_{next(_NUMBERS)}"
@@ -84,7 +90,16 @@ def make_database(postgres: dict[str, str]) -> Iterator[Callable[[], str]]:
 
 
 @pytest.fixture
-def make_settings(postgres: dict[str, str], make_database: Callable[[], str], tmp_path: Path) -> Callable[..., Settings]:
+def make_database(postgres: dict[str, str]) -> Iterator[Callable[[], str]]:
+    """Make empty databases; they go at the end of the test."""
+    with databases(postgres) as make:
+        yield make
+
+
+@pytest.fixture
+def make_settings(
+    postgres: dict[str, str], make_database: Callable[[], str], tmp_path: Path
+) -> Callable[..., Settings]:
     """Settings that point at a new database; keyword arguments are settings."""
 
     def make(**given: Any) -> Settings:
@@ -123,21 +138,25 @@ def connection(settings: Settings) -> Iterator[Connection]:
         yield opened
 
 
-@pytest.fixture
-def dagster_environment(settings: Settings, make_database: Callable[[], str], tmp_path: Path) -> dict[str, str]:
-    """The environment of a Dagster process that works for this test: its own instance, database and source."""
-    home = tmp_path / "dagster"
+def dagster_variables(settings: Settings, database: str, home: Path) -> dict[str, str]:
+    """The environment of Dagster processes whose instance lives in the folder `home` and in `database`."""
     home.mkdir()
     shutil.copyfile(ROOT / "dagster.yaml", home / "dagster.yaml")
     return {
         **os.environ,
         **settings.environment(),
-        "DAGSTER_DB_NAME": make_database(),
+        "DAGSTER_DB_NAME": database,
         "DAGSTER_HOME": str(home),
         "PYTHONWARNINGS": "ignore",
         "RETRY_SECONDS": "1",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
+
+
+@pytest.fixture
+def dagster_environment(settings: Settings, make_database: Callable[[], str], tmp_path: Path) -> dict[str, str]:
+    """The environment of a Dagster process that works for this test: its own instance, database and source."""
+    return dagster_variables(settings, make_database(), tmp_path / "dagster")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -160,5 +179,3 @@ def _record_level(request: pytest.FixtureRequest, record_property: Callable[[str
         with connect(request.getfixturevalue("settings")) as opened:
             level = detect(opened)
         record_property("level", f"{level.value}, {level.title}")
-
-

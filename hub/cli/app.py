@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from hub.cli.metrics import metrics
+from hub.cli.proxy import proxy
 from hub.cli.session import console, session
 
 app = typer.Typer(
@@ -21,6 +23,8 @@ db = typer.Typer(no_args_is_help=True, help="The schema of the database.")
 app.add_typer(db, name="db")
 rollups = typer.Typer(no_args_is_help=True, help="The rollups.")
 app.add_typer(rollups, name="rollups")
+app.add_typer(metrics, name="metrics")
+app.add_typer(proxy, name="proxy")
 
 
 @app.command()
@@ -117,3 +121,14 @@ def db_upgrade() -> None:
         console.print(f"Schema {done.before or 'empty'} → {done.after} ({done.level.title}){made}.")
 
 
+
+
+@rollups.command("status")
+def rollups_status(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> None:
+    """Each rollup's level, size, watermark, lag, last refresh and policies."""
+    from hub.cli.rollups import show_status
+
+    with session() as current:
+        show_status(current.settings, as_json)

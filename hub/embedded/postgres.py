@@ -150,4 +150,4 @@ class EmbeddedPostgres:
             have = {row[0] for row in connection.execute("SELECT datname FROM pg_database")}
             for name in DATABASES:
                 if name not in have:
-                    connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[arg-type]
+                    connection.execute(f'CREATE DATABASE "{name}"')

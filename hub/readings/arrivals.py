@@ -9,11 +9,13 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from bson.codec_options import CodecOptions
 from bson.errors import InvalidId
 from bson.objectid import ObjectId
+from bson.raw_bson import RawBSONDocument
 
 from hub.mongo import Documents
-from hub.readings.convert import Unusable, event_time, id_text
+from hub.readings.convert import Unusable, decode, decode_id, event_time, id_text
 from hub.readings.model import EPOCH
 from hub.readings.model import Mapping as FieldMapping
 from hub.timescale.connection import Connection
@@ -21,6 +23,7 @@ from hub.timescale.connection import Connection
 # New documents that one look takes in; the next look goes on from there.
 PAGE = 20_000
 _LOOKUP = 5_000
+_RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 _ZERO = ObjectId("000000000000000000000000")
 _DAY = dt.timedelta(days=1)
 _BACKOFF_LIMIT = dt.timedelta(hours=1)
@@ -40,7 +43,10 @@ class RunState(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Arrivals:
-    """Documents that are in MongoDB and in no table: the days they touch. `until` is the last id looked at."""
+    """Documents that are in MongoDB and in no table: the days they touch.
+
+    `until` is the last id looked at, but never one from the future.
+    """
 
     until: ObjectId
     days: frozenset[dt.date]
@@ -54,6 +60,7 @@ class Pending:
     until: ObjectId
     ranges: tuple[DayRange, ...]
     attempt: int
+    """How many requests came before: a late reading can touch a day again with the watermark where it was."""
 
     def run_key(self, days: DayRange) -> str:
         return f"{self.until}:{days[0]}:{days[1]}:{self.attempt}"
@@ -67,6 +74,7 @@ class Cursor:
     pending: Pending | None = None
     failures: int = 0
     not_before: dt.datetime | None = None
+    asked: int = 0
 
     def to_json(self) -> str:
         pending = self.pending and {
@@ -76,7 +84,13 @@ class Cursor:
         }
         not_before = self.not_before and self.not_before.isoformat()
         return json.dumps(
-            {"done": str(self.done), "pending": pending, "failures": self.failures, "not_before": not_before}
+            {
+                "done": str(self.done),
+                "pending": pending,
+                "failures": self.failures,
+                "not_before": not_before,
+                "asked": self.asked,
+            }
         )
 
     @classmethod
@@ -95,6 +109,7 @@ class Cursor:
                 pending or None,
                 int(data.get("failures", 0)),
                 dt.datetime.fromisoformat(not_before) if not_before else None,
+                int(data.get("asked", 0)),
             )
         except (InvalidId, ValueError, TypeError, KeyError, AttributeError):
             return cls()
@@ -127,18 +142,18 @@ def decide(
         if RunState.FAILED in states:
             failures = cursor.failures + 1
             pause = min(dt.timedelta(minutes=2 ** min(failures - 1, 10)), _BACKOFF_LIMIT)
-            waiting = Cursor(cursor.done, None, failures, now + pause)
+            waiting = Cursor(cursor.done, None, failures, now + pause, cursor.asked)
             return Decision({}, waiting, f"a run failed; the same days are asked for again in {pause}")
-        cursor = Cursor(max(cursor.done, cursor.pending.until))
+        cursor = Cursor(max(cursor.done, cursor.pending.until), asked=cursor.asked)
     if cursor.not_before and now < cursor.not_before:
         return Decision({}, cursor, f"a run failed; waiting until {cursor.not_before:%H:%M:%S} UTC")
     found = look(cursor.done)
     until = max(found.until, cursor.done)
     if not found.days:
-        return Decision({}, Cursor(until), "no new readings")
-    pending = Pending(until, ranges(found.days), cursor.failures)
+        return Decision({}, Cursor(until, asked=cursor.asked), "no new readings")
+    pending = Pending(until, ranges(found.days), cursor.asked)
     requests = {pending.run_key(days): days for days in pending.ranges}
-    return Decision(requests, Cursor(cursor.done, pending, cursor.failures))
+    return Decision(requests, Cursor(cursor.done, pending, cursor.failures, asked=cursor.asked + 1))
 
 
 def ranges(days: Iterable[dt.date]) -> tuple[DayRange, ...]:
@@ -159,19 +174,27 @@ def look(
     after: ObjectId,
     overlap: dt.timedelta,
     page: int = PAGE,
+    now: dt.datetime | None = None,
 ) -> Arrivals:
     """Find documents with an ObjectId later than `after`, or up to `overlap` earlier, that no table holds.
 
     Ids made on several machines come out of order, hence the overlap. At most `page` documents beyond
-    `after` are looked at. Documents whose `_id` is no ObjectId are left to the daily load.
+    `after` are looked at. Documents whose `_id` is no ObjectId are left to the daily load. An id made by a
+    clock that runs ahead is found too, but `until` stays at `now`: otherwise nothing would be found until then.
     """
+    latest = ObjectId.from_datetime((now or dt.datetime.now(dt.UTC)) + dt.timedelta(seconds=1))
     begin = ObjectId.from_datetime(max(after.generation_time - overlap, EPOCH)) if after != _ZERO else _ZERO
     projection = dict.fromkeys(("_id", *mapping.time_fields), 1)
     until, days, missing, beyond = after, set(), 0, 0  # type: tuple[ObjectId, set[dt.date], int, int]
     waiting: dict[str, dt.date] = {}
-    with documents.find({"_id": {"$gte": begin}}, projection, sort=[("_id", 1)], batch_size=_LOOKUP) as found:
-        for document in found:
-            identifier = document["_id"]
+    # Raw, so that one document that cannot be decoded does not cost all others.
+    raws = documents.with_options(codec_options=_RAW).find(
+        {"_id": {"$gte": begin}}, projection, sort=[("_id", 1)], batch_size=_LOOKUP
+    )
+    with raws as found:
+        for raw in found:
+            document = _decoded(bytes(raw.raw))
+            identifier = document.get("_id")
             if not isinstance(identifier, ObjectId):
                 continue  # a server without type bracketing may return others
             waiting[id_text(identifier)] = day_of(document, mapping)
@@ -183,7 +206,16 @@ def look(
             if beyond >= page:
                 break
     new = _absent(connection, waiting)
+    until = max(after, min(until, latest))
     return Arrivals(until, frozenset(days | set(new.values())), missing + len(new))
+
+
+def _decoded(raw: bytes) -> dict[str, Any]:
+    """The document, or no more than its `_id` where the rest cannot be decoded."""
+    try:
+        return decode(raw)
+    except Unusable:
+        return decode_id(raw) or {}
 
 
 def day_of(document: Mapping[str, Any], mapping: FieldMapping) -> dt.date:

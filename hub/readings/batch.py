@@ -119,12 +119,10 @@ def convert_batch(raw: bytes, mapping: Mapping, window: tuple[int, int], names: 
             else:
                 name, time = event_time(document, mapping)
             if not start <= time < end:
-                if _certainly_elsewhere(document):
-                    result.elsewhere += 1
-                    continue
-                raise _Unusual
+                result.elsewhere += 1
+                continue
             packed = _pack(document, name, time, path, names)
-        except (_Unusual, Unusable, TypeError):
+        except (_Unusual, Unusable, TypeError, RecursionError):
             if not offsets:
                 offsets = _offsets(raw)
             _careful(raw[offsets[position] : offsets[position + 1]], mapping, window, out, result)
@@ -142,9 +140,9 @@ def _pack(
     identifier = document.pop("_id", None)
     if type(identifier) is not ObjectId:
         raise _Unusual
-    value = document
+    value: Any = document
     for step in path:
-        value = value.get(step, _MISSING) if type(value) is dict else _MISSING  # type: ignore[assignment]
+        value = value.get(step, _MISSING) if type(value) is dict else _MISSING
     if type(value) is float and math.isfinite(value):
         number = rows.double(8, value)
     elif type(value) is int:
@@ -207,11 +205,6 @@ def _is_plain(value: Any) -> bool:
     return True
 
 
-def _certainly_elsewhere(document: dict[str, Any]) -> bool:
-    """Documents of other days are theirs to reject; only the time and the id matter here."""
-    return "_id" in document
-
-
 def _refuse_repeated_keys(documents: list[dict[str, Any]], size: int) -> None:
     """Raise _Unusual if decoding dropped a key: then the documents encode to fewer bytes than they were."""
     count = len(documents)
@@ -247,12 +240,22 @@ def _careful_batch(raw: bytes, mapping: Mapping, window: tuple[int, int]) -> Bat
 def _careful(raw: bytes, mapping: Mapping, window: tuple[int, int], out: list[bytes], result: Batch) -> None:
     converted = convert(raw, mapping)
     if isinstance(converted, Reject):
-        result.rejects.append(converted)
+        if _elsewhere(converted, window):
+            result.elsewhere += 1
+        else:
+            result.rejects.append(converted)
     elif window[0] <= converted.time < window[1]:
         out.append(rows.pack(converted))
         result.days[converted.time // DAY_US] += 1
     else:
         result.elsewhere += 1
+
+
+def _elsewhere(reject: Reject, window: tuple[int, int]) -> bool:
+    """Documents of other days are theirs to reject. One whose time is the trouble belongs to no day."""
+    if reject.day is None or reject.reason.startswith("time_"):
+        return False
+    return not window[0] <= (reject.day - _EPOCH.date()).days * DAY_US < window[1]
 
 
 __all__ = ["Batch", "Row", "convert_batch"]

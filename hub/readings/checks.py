@@ -76,7 +76,7 @@ def rollup_totals(connection: Connection, rollup: Rollup, start: dt.date, end: d
 
 def _totals(connection: Connection, what: str, time: str, start: dt.date, end: dt.date) -> Totals:
     row = connection.execute(
-        f"SELECT {what} WHERE {time} >= %s::date::timestamptz AND {time} < %s::date::timestamptz",  # type: ignore[arg-type]
+        f"SELECT {what} WHERE {time} >= %s::date::timestamptz AND {time} < %s::date::timestamptz",
         (start, end),
     ).fetchone()
     assert row is not None

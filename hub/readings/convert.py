@@ -45,7 +45,10 @@ SAFE_INTEGER = 2**53
 MAX_ID_BYTES = 1024  # a B-tree entry holds 2,704 bytes
 MAX_NAME = 200  # source and event_type are keys of the rollups
 # An `_id` that is a string stands as it is, unless it could be taken for another type's text.
-_AMBIGUOUS_ID = re.compile(r'[0-9a-f]{24}|-?\d+|["{\[].*|', re.DOTALL)
+_AMBIGUOUS_ID = re.compile(r'[0-9a-f]{24}|-?\d+|true|false|null|sha256:.*|["{\[].*|', re.DOTALL)
+# Bytes of an `_id` by BSON type: fixed ones, and what comes on top of the length that others begin with.
+_ID_SIZES = {1: 8, 7: 12, 8: 1, 9: 8, 16: 4, 17: 8, 18: 8, 19: 16}
+_ID_PREFIXES = {2: 4, 5: 5}
 _MAPPED = frozenset(("_id", "source", "event_type", "payload", "meta"))
 
 
@@ -64,7 +67,13 @@ def convert(raw: bytes, mapping: Mapping) -> Row | Reject:
         document = decode(raw)
         return _row(document, mapping)
     except Unusable as why:
-        return Reject(reject_id(raw, document), why.reason, why.detail[:500].replace("\0", "\\0"), why.day, raw)
+        return _reject(raw, document, why)
+    except RecursionError:  # MongoDB itself stops at 100 levels
+        return _reject(raw, document, Unusable("too_deep", "documents are nested too deeply in each other"))
+
+
+def _reject(raw: bytes, document: dict[str, Any] | None, why: Unusable) -> Reject:
+    return Reject(reject_id(raw, document), why.reason, why.detail[:500].replace("\0", "\\0"), why.day, raw)
 
 
 def decode(raw: bytes) -> dict[str, Any]:
@@ -77,7 +86,7 @@ def decode(raw: bytes) -> dict[str, Any]:
         reason = "invalid_utf8" if "utf" in str(error).lower() else "invalid_bson"
         raise Unusable(reason, str(error)) from None
     if has_repeated_keys(raw, document):
-        raise Unusable("repeated_key", "a key stands twice in one document; JSON can hold it once")
+        raise Unusable("repeated_key", "a key stands twice in one document, or a DBRef is malformed: JSON would lose something")
     return document
 
 
@@ -85,20 +94,19 @@ def has_repeated_keys(raw: bytes, document: dict[str, Any]) -> bool:
     """Whether decoding dropped a key: a dict holds each once. `document` is what `raw` decoded to."""
     if len(bson.encode(document, codec_options=OPTIONS)) == len(raw):
         return False  # the cheap test, true for nearly all
-    plain: CodecOptions[Any] = CodecOptions(document_class=_Counting, datetime_conversion=3)
-    _Counting.assignments = 0
+    assigned = 0
+
+    class Counting(SON):  # type: ignore[type-arg]
+        """A document that counts how often a key is assigned while it is decoded."""
+
+        def __setitem__(self, key: Any, value: Any) -> None:
+            nonlocal assigned
+            assigned += 1
+            super().__setitem__(key, value)
+
+    plain: CodecOptions[Any] = CodecOptions(document_class=Counting, datetime_conversion=3)
     counted = bson.decode(raw, plain)
-    return _Counting.assignments != _count_keys(counted)
-
-
-class _Counting(SON):  # type: ignore[type-arg]
-    """A document that counts how often a key is assigned while it is decoded."""
-
-    assignments = 0
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        _Counting.assignments += 1
-        super().__setitem__(key, value)
+    return assigned != _count_keys(counted)
 
 
 def _count_keys(value: Any) -> int:
@@ -116,15 +124,18 @@ def _row(document: dict[str, Any], mapping: Mapping) -> Row:
     fields: dict[str, Any] = {
         key: value for key, value in document.items() if key not in _MAPPED and key != name
     }
-    source = _name(document, "source", fields)
-    event_type = _name(document, "event_type", fields)
     day = (EPOCH + dt.timedelta(days=time // DAY_US)).date()
     try:
+        if "_id" not in document:  # a view can leave it out; without one, documents cannot be told apart
+            raise Unusable("id_missing", "the document has no _id")
+        identifier = id_text(document["_id"])
+        source = _name(document, "source", fields)
+        event_type = _name(document, "event_type", fields)
         payload = json_bytes(document["payload"]) if "payload" in document else None
         meta = _meta(document, fields)
     except Unusable as why:
         raise Unusable(why.reason, why.detail, day) from None
-    return Row(id_text(document.get("_id")), time, source, event_type, number_at(document, mapping.value_path), payload, meta)
+    return Row(identifier, time, source, event_type, number_at(document, mapping.value_path), payload, meta)
 
 
 def event_time(document: dict[str, Any], mapping: Mapping) -> tuple[str, int]:
@@ -147,7 +158,7 @@ def _instant(name: str, value: Any) -> int:
         return microseconds(value)
     if isinstance(value, DatetimeMS):
         return int(value) * 1000
-    if isinstance(value, str):
+    if type(value) is str:  # JavaScript code is a subclass of str
         try:
             parsed = dt.datetime.fromisoformat(value.strip())
             aware = parsed if parsed.tzinfo else parsed.replace(tzinfo=dt.UTC)
@@ -176,10 +187,12 @@ def id_text(value: Any) -> str:
         return str(value)
     if type(value) in (int, Int64):
         return str(int(value))
-    if isinstance(value, str) and not _AMBIGUOUS_ID.fullmatch(value) and "\0" not in value:
+    if type(value) is str and not _AMBIGUOUS_ID.fullmatch(value) and "\0" not in value:
         text = value
-    elif isinstance(value, str):
+    elif type(value) is str:
         text = encode_json(value).decode()
+    elif _imitates_extended_json(value):
+        text = f'{{"$bson": "{bson.encode({"_id": value}, codec_options=OPTIONS).hex()}"}}'
     else:
         text = json_util.dumps({"_id": value}, json_options=_CANONICAL)[len('{"_id": ') : -1]
     if len(text.encode()) > MAX_ID_BYTES:
@@ -187,31 +200,34 @@ def id_text(value: Any) -> str:
     return text
 
 
+def _imitates_extended_json(value: Any) -> bool:
+    """Whether a key in it begins with `$`, as those do that extended JSON writes for types."""
+    if isinstance(value, dict):
+        return any(key.startswith("$") or _imitates_extended_json(item) for key, item in value.items())
+    return isinstance(value, list) and any(map(_imitates_extended_json, value))
+
+
 def reject_id(raw: bytes, document: dict[str, Any] | None) -> str:
     """The dead letter's key: the id's text where there is one, a digest of the document otherwise."""
     if document is None:
-        document = _decode_id(raw)
+        document = decode_id(raw)
     if document is not None and "_id" in document:
         try:
             return id_text(document["_id"])
-        except Unusable:
+        except (Unusable, RecursionError):
             pass
     return "sha256:" + hashlib.sha256(raw).hexdigest()
 
 
-def _decode_id(raw: bytes) -> dict[str, Any] | None:
+def decode_id(raw: bytes) -> dict[str, Any] | None:
     """The `_id` of a document whose other fields cannot be decoded; MongoDB stores it first."""
     try:
         lenient: CodecOptions[dict[str, Any]] = OPTIONS.with_options(unicode_decode_error_handler="strict")
-        for kind, length in ((7, 12), (16, 4), (18, 8)):
-            if raw[4] == kind and raw[5:9] == b"_id\0":
-                body = raw[4 : 9 + length] + b"\0"
-                return bson.decode((len(body) + 4).to_bytes(4, "little") + body, lenient)
-        if raw[4] == 2 and raw[5:9] == b"_id\0":
-            length = int.from_bytes(raw[9:13], "little")
-            body = raw[4 : 13 + length] + b"\0"
+        if raw[5:9] == b"_id\0":
+            length = _ID_SIZES.get(raw[4]) or int.from_bytes(raw[9:13], "little") + _ID_PREFIXES[raw[4]]
+            body = raw[4 : 9 + length] + b"\0"
             return bson.decode((len(body) + 4).to_bytes(4, "little") + body, lenient)
-    except (bson.errors.BSONError, ValueError, IndexError):
+    except (bson.errors.BSONError, ValueError, LookupError):
         pass
     return None
 
@@ -223,7 +239,7 @@ def _name(document: dict[str, Any], field: str, unmapped: dict[str, Any]) -> str
         if field in document:
             unmapped[field] = None
         return UNKNOWN
-    if isinstance(value, str):
+    if type(value) is str:
         text = value
     else:
         unmapped[field] = value

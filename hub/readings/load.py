@@ -69,7 +69,14 @@ def load(
     """
     began = time.monotonic()
     window = (dt.datetime.combine(start, dt.time(), dt.UTC), dt.datetime.combine(end, dt.time(), dt.UTC))
-    mapping = Mapping.of(settings, dt.datetime.now(dt.UTC))
+    now = dt.datetime.now(dt.UTC)
+    oldest = settings.oldest_kept(now)
+    if oldest and window[0] < oldest:
+        raise RefusedError(
+            f"{start} is older than READING_RETENTION_DAYS={settings.reading_retention_days} keeps: its readings would be"
+            f" dropped again. Load from {oldest.date()} on, or keep more days and run `hub db upgrade`."
+        )
+    mapping = Mapping.of(settings, now)
     with collection(settings) as documents, connect(settings) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOAD_LOCK,))
         job = _Load(connection, documents, mapping, window, progress or (lambda _: None))
@@ -210,7 +217,7 @@ class _Load:
         expected = {day: count for day, count in staged.rows.items() if count}
         if found != expected:
             raise HubError(f"rows were lost between MongoDB and the database: {expected} sent, {found} found by day")
-        rejects_changed = self._file("rejects_upsert").rowcount + self._file("rejects_heal").rowcount
+        rejects_changed = self._file("rejects_upsert").rowcount + self._file("rejects_heal" if direct else "rejects_heal_merged").rowcount
         self._mark_dirty()
         days = self._book(staged, found)
         return LoadReport(
@@ -257,7 +264,7 @@ class _Load:
         return bool(row and row[0])
 
     def _sql(self, statement: str) -> psycopg.Cursor[tuple[Any, ...]]:
-        return self.connection.execute(statement, self.bounds if "%(" in statement else None)  # type: ignore[arg-type]
+        return self.connection.execute(statement, self.bounds if "%(" in statement else None)
 
     def _file(self, name: str) -> psycopg.Cursor[tuple[Any, ...]]:
         return self._sql((files("hub.readings") / "sql" / f"{name}.sql").read_text(encoding="utf-8"))

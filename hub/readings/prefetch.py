@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TypeVar, cast
 
 T = TypeVar("T")
@@ -13,7 +13,7 @@ _END = object()
 
 
 @contextlib.contextmanager
-def prefetch(source: Iterator[T], *, ahead: int = 3) -> Iterator[Iterator[T]]:
+def prefetch(source: Generator[T, None, None], *, ahead: int = 3) -> Iterator[Iterator[T]]:
     """Yield an iterator over `source`, which runs in a thread, at most `ahead` items in advance.
 
     An exception of the source is raised where its item would have come. Leaving the block early closes
@@ -30,7 +30,7 @@ def prefetch(source: Iterator[T], *, ahead: int = 3) -> Iterator[Iterator[T]]:
 
     def produce() -> None:
         try:
-            with contextlib.closing(source) if hasattr(source, "close") else contextlib.nullcontext():
+            with contextlib.closing(source):
                 for item in source:
                     put(item)
                     if stopped.is_set():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from pymongo.errors import OperationFailure
@@ -24,7 +24,9 @@ _DAY = dt.timedelta(days=1)
 _FINAL_CODES = {13, 18, 8000}
 
 
-def scan(collection: Documents, mapping: Mapping, window: tuple[dt.datetime, dt.datetime]) -> Iterator[bytes]:
+def scan(
+    collection: Documents, mapping: Mapping, window: tuple[dt.datetime, dt.datetime]
+) -> Generator[bytes, None, None]:
     """Yield batches of raw documents, a superset of what belongs to the half-open UTC window.
 
     Three queries, since a range in MongoDB only matches values of its own type: dates in the window;

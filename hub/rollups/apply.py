@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from importlib.resources import files
 
-from hub.rollups.model import Rollup
+from hub.errors import RefusedError
+from hub.rollups.model import Rollup, digest
 from hub.timescale.connection import Connection
 from hub.timescale.level import Level
 
@@ -13,39 +16,66 @@ def apply(connection: Connection, rollups: Sequence[Rollup], level: Level) -> li
     """Create or rebuild what differs from the declarations, in one transaction; return the names.
 
     A rebuilt rollup is empty until its next refresh, which `rollup_dirty` asks for: all of its buckets
-    that have source rows are marked. No raw row is ever touched.
+    that have source rows are marked. No raw row is ever touched. Raises RefusedError where a rebuild
+    would lose buckets whose raw rows are gone.
     """
     with connection.transaction():
-        have = dict(connection.execute("SELECT rollup, signature FROM rollup_state").fetchall())
+        have: dict[str, str] = dict(
+            connection.execute("SELECT rollup, signature FROM rollup_state").fetchall()
+        )
         stale = [rollup for rollup in rollups if have.get(rollup.name) != rollup.signature]
+        views = _views()
+        stale_views = bool(stale) or have.get("views") != digest(views)
+        if stale_views:
+            _drop_views(connection, views)
+        for rollup in stale:
+            if rollup.name in have:
+                _refuse_loss(connection, rollup)
         # Whatever stands on a stale rollup has a different signature too: drop from the top.
         for rollup in reversed(stale):
             kind = "MATERIALIZED VIEW" if level.continuous_aggregates else "TABLE"
-            connection.execute(f"DROP {kind} IF EXISTS {rollup.name}")  # type: ignore[arg-type]
+            connection.execute(f"DROP {kind} IF EXISTS {rollup.name}")
         for rollup in stale:
-            for statement in _create(rollup, level):
-                connection.execute(statement)  # type: ignore[arg-type]
-            connection.execute(
-                "INSERT INTO rollup_state (rollup, signature) VALUES (%s, %s)"
-                " ON CONFLICT (rollup) DO UPDATE SET signature = excluded.signature, refreshed_at = NULL",
-                (rollup.name, rollup.signature),
-            )
+            connection.execute(_create(rollup, level))
+            _note(connection, rollup.name, rollup.signature)
             if rollup.parent not in stale:  # otherwise the parent's refresh marks it
-                connection.execute(_mark_everything(rollup))  # type: ignore[arg-type]
+                connection.execute(_mark_everything(rollup))
+        if stale_views:
+            connection.execute(views)
+            _note(connection, "views", digest(views))
     return [rollup.name for rollup in stale]
 
 
-def _create(rollup: Rollup, level: Level) -> list[str]:
+def _refuse_loss(connection: Connection, rollup: Rollup) -> None:
+    row = connection.execute(
+        f"SELECT (SELECT min(bucket) FROM {rollup.name}), (SELECT min({_raw_time(rollup)}) FROM {rollup.table})"
+    ).fetchone()
+    oldest, raw = row or (None, None)
+    if oldest is not None and (raw is None or rollup.floor(raw) > oldest):
+        raise RefusedError(
+            f"the declaration of {rollup.name} has changed, but its buckets from {oldest:%Y-%m-%d} on cannot be built"
+            f" anew: {rollup.table} begins at {f'{raw:%Y-%m-%d}' if raw else 'nothing'}. Give the changed rollup"
+            " another name and keep this one as it was declared."
+        )
+
+
+def _raw_time(rollup: Rollup) -> str:
+    return _raw_time(rollup.parent) if rollup.parent else rollup.time
+
+
+def _create(rollup: Rollup, level: Level) -> str:
     if level.continuous_aggregates:
-        return [
+        return (
             f"CREATE MATERIALIZED VIEW {rollup.name}"
             " WITH (timescaledb.continuous, timescaledb.materialized_only = false)"
             f" AS {rollup.select(time_bucket=True)} WITH NO DATA"
-        ]
+        )
     dimensions = "".join(f", {name} text NOT NULL" for name in rollup.dimensions)
     measures = "".join(f", {measure.name} {measure.type}" for measure in rollup.measures)
     key = ", ".join(("bucket", *rollup.dimensions))
-    return [f"CREATE TABLE {rollup.name} (bucket timestamptz NOT NULL{dimensions}{measures}, PRIMARY KEY ({key}))"]
+    return (
+        f"CREATE TABLE {rollup.name} (bucket timestamptz NOT NULL{dimensions}{measures}, PRIMARY KEY ({key}))"
+    )
 
 
 def _mark_everything(rollup: Rollup) -> str:
@@ -53,3 +83,21 @@ def _mark_everything(rollup: Rollup) -> str:
         f"INSERT INTO rollup_dirty (rollup, bucket)"
         f" SELECT DISTINCT '{rollup.name}', {rollup.bucket_sql(time_bucket=False)} FROM {rollup.source}"
     )
+
+
+def _views() -> str:
+    return (files("hub.rollups") / "sql" / "views.sql").read_text(encoding="utf-8")
+
+
+def _note(connection: Connection, name: str, signature: str) -> None:
+    connection.execute(
+        "INSERT INTO rollup_state (rollup, signature) VALUES (%s, %s)"
+        " ON CONFLICT (rollup) DO UPDATE SET signature = excluded.signature, refreshed_at = NULL",
+        (name, signature),
+    )
+
+
+def _drop_views(connection: Connection, views: str) -> None:
+    """The views stand on the rollups; they hold nothing and are made again."""
+    for name in re.findall(r"^CREATE VIEW (\w+)", views, re.MULTILINE):
+        connection.execute(f"DROP VIEW IF EXISTS {name}")

@@ -13,6 +13,11 @@ _UNITS = {"minute": 60, "hour": 3600, "day": 86400, "week": 7 * 86400}
 ORIGIN = dt.datetime(2000, 1, 3, tzinfo=dt.UTC)
 
 
+def digest(text: str) -> str:
+    """Hexadecimal SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 @dataclasses.dataclass(frozen=True)
 class Measure:
     """One aggregated column. `raw` is its SQL over source rows, `combined` over finer buckets of its own."""
@@ -74,6 +79,15 @@ class Last(Measure):
 
 
 @dataclasses.dataclass(frozen=True)
+class Hypertable:
+    """A table of raw rows. At level 1, chunks past a configurable age go to the columnstore, by `segment_by`."""
+
+    name: str
+    time: str
+    segment_by: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Rollup:
     """A rollup with the columns `bucket`, the dimensions and the measures.
 
@@ -132,15 +146,19 @@ class Rollup:
     def select(self, *, time_bucket: bool, where: str = "") -> str:
         """The query that the rollup is the result of."""
         measures = ", ".join(
-            f"{measure.combined if self.parent else measure.raw} AS {measure.name}" for measure in self.measures
+            f"{measure.combined if self.parent else measure.raw} AS {measure.name}"
+            for measure in self.measures
         )
         groups = ", ".join(str(number + 1) for number in range(1 + len(self.dimensions)))
-        columns = ", ".join((f"{self.bucket_sql(time_bucket=time_bucket)} AS bucket", *self.dimensions, measures))
+        columns = ", ".join(
+            (f"{self.bucket_sql(time_bucket=time_bucket)} AS bucket", *self.dimensions, measures)
+        )
         condition = f" WHERE {where}" if where else ""
         return f"SELECT {columns} FROM {self.source}{condition} GROUP BY {groups}"
 
     @property
     def signature(self) -> str:
         """A digest of all that the stored rows depend on, parents included."""
-        text = json.dumps([self.select(time_bucket=False), self.parent.signature if self.parent else None])
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest(
+            json.dumps([self.select(time_bucket=False), self.parent.signature if self.parent else None])
+        )

@@ -50,13 +50,20 @@ def merge(rollup: Rollup, buckets: Iterable[dt.datetime]) -> tuple[Window, ...]:
 
 
 def refresh(
-    connection: Connection, rollup: Rollup, children: Sequence[Rollup] = (), *, rebuild: Window | None = None
+    connection: Connection,
+    rollup: Rollup,
+    children: Sequence[Rollup] = (),
+    *,
+    rebuild: Window | None = None,
+    not_before: dt.datetime | None = None,
 ) -> RefreshReport:
     """Bring `rollup` up to date in every bucket that is marked dirty, and in the window `rebuild`.
 
     `connection` must be in autocommit mode: a continuous aggregate cannot be refreshed in a transaction.
-    `children` are the rollups built on this one; their buckets become dirty. Killed at any moment, the
-    marks stay and the next refresh does the work. Raises SchemaError when the rollup does not exist.
+    `children` are the rollups built on this one; their buckets become dirty. Buckets that begin before
+    `not_before` are left as they are: where retention has dropped raw rows, recomputing would erase them.
+    Killed at any moment, the marks stay and the next refresh does the work. Raises SchemaError when the
+    rollup does not exist.
     """
     began = dt.datetime.now(dt.UTC)
     level = detect(connection)
@@ -64,10 +71,14 @@ def refresh(
         raise SchemaError(f"the rollup {rollup.name} does not exist. Run `hub db upgrade`.")
     connection.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", (_REFRESH_LOCK, rollup.name))
     try:
-        marks = connection.execute("SELECT id, bucket FROM rollup_dirty WHERE rollup = %s", (rollup.name,)).fetchall()
+        marks = connection.execute(
+            "SELECT id, bucket FROM rollup_dirty WHERE rollup = %s", (rollup.name,)
+        ).fetchall()
         buckets = {bucket for _, bucket in marks}
         if rebuild:
             buckets |= _buckets(rollup, rebuild)
+        if not_before:
+            buckets = {bucket for bucket in buckets if bucket >= not_before}
         windows = merge(rollup, buckets)
         if level.continuous_aggregates:
             for start, end in windows:
@@ -82,7 +93,9 @@ def refresh(
                 )
             for child in children:
                 mark_dirty(connection, child, {child.floor(bucket) for bucket in buckets})
-            connection.execute("DELETE FROM rollup_dirty WHERE id = ANY(%s)", ([number for number, _ in marks],))
+            connection.execute(
+                "DELETE FROM rollup_dirty WHERE id = ANY(%s)", ([number for number, _ in marks],)
+            )
     finally:
         if not connection.closed:
             connection.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (_REFRESH_LOCK, rollup.name))
@@ -97,11 +110,19 @@ def _buckets(rollup: Rollup, window: Window) -> set[dt.datetime]:
 
 def _recompute(connection: Connection, rollup: Rollup, window: Window, level: Level) -> None:
     """Levels 2 and 3: delete and insert the buckets of one window."""
-    connection.execute(f"DELETE FROM {rollup.name} WHERE bucket >= %s AND bucket < %s", window)  # type: ignore[arg-type]
+    connection.execute(f"DELETE FROM {rollup.name} WHERE bucket >= %s AND bucket < %s", window)
     select = rollup.select(time_bucket=False, where=f"{rollup.time} >= %s AND {rollup.time} < %s")
-    connection.execute(f"INSERT INTO {rollup.name} ({', '.join(rollup.columns)}) {select}", window)  # type: ignore[arg-type]
+    connection.execute(f"INSERT INTO {rollup.name} ({', '.join(rollup.columns)}) {select}", window)
 
 
 def window_of(start: dt.date, end: dt.date) -> Window:
     """The UTC days from `start` up to, but not including, `end` as a window."""
     return dt.datetime.combine(start, dt.time(), dt.UTC), dt.datetime.combine(end, dt.time(), dt.UTC)
+
+
+def refresh_all(connection: Connection, rollups: Sequence[Rollup]) -> list[RefreshReport]:
+    """Refresh every rollup that has dirty buckets, each after the one that it is built on."""
+    return [
+        refresh(connection, rollup, [child for child in rollups if child.parent == rollup])
+        for rollup in rollups
+    ]

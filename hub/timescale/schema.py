@@ -11,7 +11,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from hub.rollups.apply import apply
-from hub.rollups.declared import ROLLUPS
+from hub.rollups.declared import EVERY_ROLLUP, HYPERTABLES
+from hub.rollups.policies import apply_policies, wanted
+from hub.rollups.refresh import refresh_all
 from hub.settings import Settings
 from hub.timescale.connection import Connection, connect
 from hub.timescale.level import Level, detect
@@ -23,16 +25,17 @@ _UPGRADE_LOCK = 0x52454144
 
 @dataclasses.dataclass(frozen=True)
 class Upgrade:
-    """What `upgrade` did: revisions before and after, and the rollups that it made or rebuilt."""
+    """What `upgrade` did: revisions before and after, rollups made or rebuilt, policies set."""
 
     before: str | None
     after: str
     level: Level
     rollups: tuple[str, ...]
+    policies: tuple[str, ...]
 
     @property
     def changed(self) -> bool:
-        return self.before != self.after or bool(self.rollups)
+        return self.before != self.after or bool(self.rollups or self.policies)
 
 
 def newest_revision() -> str:
@@ -66,12 +69,25 @@ def upgrade(settings: Settings) -> Upgrade:
             _migrate(connection)
             connection.autocommit = True
         level = detect(connection)
-        return Upgrade(before, newest_revision(), level, tuple(apply(connection, ROLLUPS, level)))
+        rollups = apply(connection, EVERY_ROLLUP, level)
+        policies: list[str] = []
+        if level.continuous_aggregates:
+            retention = settings.reading_retention_days
+            policies = apply_policies(
+                connection,
+                HYPERTABLES,
+                wanted(HYPERTABLES, EVERY_ROLLUP, settings.reading_compress_after_days, retention),
+            )
+        if rollups:
+            refresh_all(connection, EVERY_ROLLUP)
+        return Upgrade(before, newest_revision(), level, tuple(rollups), tuple(policies))
 
 
 def _create_extension(connection: Connection) -> None:
     """Create TimescaleDB where the server offers it."""
-    offered = connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'").fetchone()
+    offered = connection.execute(
+        "SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'"
+    ).fetchone()
     if offered:
         connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
 
@@ -81,7 +97,10 @@ def _migrate(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     engine = sa.create_engine(
-        "postgresql+psycopg://", creator=lambda: connection, poolclass=sa.pool.StaticPool, pool_reset_on_return=None
+        "postgresql+psycopg://",
+        creator=lambda: connection,
+        poolclass=sa.pool.StaticPool,
+        pool_reset_on_return=None,
     )
     try:
         with engine.connect() as alembic_connection:

@@ -1,0 +1,315 @@
+"""The weekly report in words: Markdown that reads well in Dagster's UI and as a file."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+
+from hub.readings.weekly import ENOUGH_WEEKS, Compared, Source, Streak, UnusualDay, WeeklyReport
+
+_SHOWN_SOURCES = 12
+_NUMBERS = ("", "", "twice", "three times", "four times", "five times", "six times", "seven times", "eight times",
+            "nine times", "ten times")  # fmt: skip
+_PARTS = {2: "half", 3: "a third of", 4: "a quarter of", 5: "a fifth of", 10: "a tenth of"}
+# GitHub's and Dagster's Markdown; an underscore inside a word is none.
+_SPECIAL = re.compile(r"[\\`*\[\]<>|#~&$]|(?<![^\W_])_|_(?![^\W_])")
+
+
+def render(report: WeeklyReport, image: str) -> str:
+    """The report as Markdown. `image` is where its plot is: a file name or a data URI."""
+    parts = [
+        f"# Reading, {_span(report)}",
+        _headline(report),
+        f"![Readings by day and by week]({image})",
+        "## Unusual days",
+        _unusual_days(report),
+        "## Against the weeks before",
+        _totals(report),
+        "## Sources",
+        _sources(report),
+        "## Streak",
+        _streak(report),
+        *_notes(report),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def summary(report: WeeklyReport) -> str:
+    """The same in one or two lines of Markdown."""
+    return f"**{report.week}** {_headline(report)}"
+
+
+def _headline(report: WeeklyReport) -> str:
+    sentences = [_first_sentence(report)]
+    if report.streak and report.streak.days > 1:
+        sentences.append(f"**{report.streak.days:,} days in a row** with a reading.")
+    elif report.broken and report.broken.days > 1:
+        sentences.append(f"A streak of {report.broken.days:,} days ended.")
+    if report.unusual:
+        names = _join([f"**{each.day.day:%A}**" for each in report.unusual])
+        sentences.append(f"{names} {'was' if len(report.unusual) == 1 else 'were'} unusual.")
+    for title, sources in (("New", report.new), ("Back", report.back), ("Silent", report.silent)):
+        if sources:
+            sentences.append(f"{title}: {_join([f'**{name(each.source)}**' for each in sources[:5]], len(sources) - 5)}.")
+    return " ".join(sentences)
+
+
+def _first_sentence(report: WeeklyReport) -> str:
+    if report.began is None:
+        return "Nothing has been read yet, this week or before."
+    if not report.days:
+        return f"The week has just begun: {_readings(report.today or 0)} so far today."
+    if not report.known:
+        return "Nothing is known of this week: its days have not been loaded."
+    count = f"**{_readings(int(report.readings.now))}**" if report.readings.now else "**No reading**"
+    against = []
+    if (words := in_words(report.readings.now, report.readings.before)) is not None:
+        against.append(f"{words} the week before")
+    if (words := in_words(report.readings.now, report.readings.usual)) is not None:
+        against.append(f"{words} a usual week")
+    so_far = " so far" if report.running else ""
+    if not report.readings.now:
+        usually = report.readings.before if report.readings.usual is None else report.readings.usual
+        return f"{count}{so_far}" + (f", where a usual week has about {usually:,.0f}." if usually else ".")
+    if report.began >= report.week.monday:
+        return f"{count}{so_far}, in the first week that anything is known of."
+    return f"{count}{so_far}" + (f", {' and '.join(against)}." if against else ".")
+
+
+def _unusual_days(report: WeeklyReport) -> str:
+    if report.unusual:
+        return "\n".join(f"- **{_date(each.day.day)}**: {explain(each)}." for each in report.unusual)
+    compared = [day for day in report.known if day.score is not None]
+    if compared:
+        return "None: each day was within what is usual for its weekday."
+    if not report.known:
+        return "No day to judge yet."
+    return f"Too early to say: it takes {ENOUGH_WEEKS} weeks to know what is usual."
+
+
+def explain(unusual: UnusualDay) -> str:
+    """Why the day is unusual, in words: 'three times the usual Tuesday (620 readings against about 200), mostly kobo'."""
+    day, usual = unusual.day, unusual.day.usual or 0.0
+    weekday = f"{day.day:%A}"
+    if not day.readings:
+        text = f"nothing at all, where the usual {weekday} has about {usual:,.0f}"
+    elif not round(usual):
+        text = f"{_readings(day.readings)} on a {weekday}, which usually has none"
+    else:
+        text = f"{times(day.readings / usual)} the usual {weekday} ({_readings(day.readings)} against about {usual:,.0f})"
+    if day.readings > usual:
+        text += _more(unusual)
+    elif day.readings:
+        text += _less(unusual)
+    if unusual.hours:
+        first, share = unusual.hours
+        text += f"; {share:.0%} of it between {first:02}:00 and {first + 2:02}:00 UTC".replace("%", " %")
+    return text
+
+
+def _more(unusual: UnusualDay) -> str:
+    if not unusual.causes:
+        return ", spread over several sources"
+    if len(unusual.day.sources) == 1:
+        return f", all of it {name(unusual.causes[0].source)}"
+    return ", mostly " + _join([f"{name(each.source)} ({each.readings:,} against {_about(each.usual)})" for each in unusual.causes])
+
+
+def _less(unusual: UnusualDay) -> str:
+    if not unusual.causes:
+        return ", spread over several sources"
+    parts = [
+        f"{name(each.source)} fell to {each.readings:,} from about {each.usual:,.0f}"
+        if each.readings
+        else f"{name(each.source)}, with usually about {each.usual:,.0f}, was silent"
+        for each in unusual.causes
+    ]
+    return f", mostly because {_join(parts)}"
+
+
+def times(ratio: float) -> str:
+    """A ratio in words: 'three times', '2.4 times', 'half', 'a third of', '40 % of'."""
+    whole = round(ratio)
+    if ratio >= 1:
+        if 2 <= whole <= 10 and abs(ratio / whole - 1) <= 0.07:
+            return _NUMBERS[whole]
+        return f"{ratio:,.1f} times" if ratio < 10 else f"{ratio:,.0f} times"
+    part = round(1 / ratio)
+    if part in _PARTS and abs(ratio * part - 1) <= 0.07:
+        return _PARTS[part]
+    return f"{100 * ratio:.0f} % of" if ratio >= 0.01 else "less than 1 % of"
+
+
+def in_words(now: float, before: float | None) -> str | None:
+    """'12 % more than', 'about as many as', 'three times'; None when there is nothing to compare with."""
+    if not before:
+        return None
+    ratio = now / before
+    if ratio >= 2:
+        return times(ratio)
+    if abs(ratio - 1) < 0.03:
+        return "about as many as"
+    return f"{abs(ratio - 1):.0%} {'more' if ratio > 1 else 'fewer'} than".replace("%", " %")
+
+
+def change(now: float, before: float | None) -> str:
+    """'+12 %', '−5 %', '×3.4'; a dash when there is nothing to compare with."""
+    if before is None or not before:
+        return "–"
+    ratio = now / before
+    if ratio >= 3:
+        return f"×{ratio:,.1f}"
+    percent = round(100 * (ratio - 1))
+    return f"{percent:+} %".replace("-", "−") if percent else "±0 %"
+
+
+def _totals(report: WeeklyReport) -> str:
+    title = "This week so far" if report.running else "This week"
+    columns = ["", title, "Week before", "", "Usual week", ""]
+    rows = [_row("Readings", report.readings)]
+    if report.values:
+        rows.append(_row("Sum of their values", report.values))
+    days = report.days_read
+    rows.append(["Days with a reading", f"{days.now:.0f} of {len(report.known)}", _number(days.before), "", _number(days.usual), ""])
+    text = _table(columns, rows)
+    if len(report.known) < 7 and report.readings.before is not None:
+        text += f"\n\nThe weeks before are counted over the same days: {_join([f'{day.day:%A}' for day in report.known])}."
+    if report.readings.usual is not None:
+        text += "\n\nThe usual week is the median of the twelve before."
+    return text
+
+
+def _row(title: str, compared: Compared) -> list[str]:
+    return [
+        title,
+        f"**{compared.now:,.0f}**",
+        _number(compared.before),
+        change(compared.now, compared.before),
+        _number(compared.usual),
+        change(compared.now, compared.usual),
+    ]
+
+
+def _sources(report: WeeklyReport) -> str:
+    if not report.sources:
+        return "None."
+    shown = report.sources[:_SHOWN_SOURCES]
+    # Who is new or missed is never cut off.
+    shown += tuple(each for each in (*report.new, *report.back, *report.silent) if each not in shown)
+    total = report.readings.now
+    rows = [
+        [
+            name(each.source),
+            f"{each.readings.now:,.0f}",
+            f"{100 * each.readings.now / total:.0f} %" if total else "–",
+            change(each.readings.now, each.readings.before),
+            change(each.readings.now, each.readings.usual),
+            _note(each, report),
+        ]
+        for each in shown
+    ]
+    text = _table(["Source", "Readings", "Share", "Week before", "Usual week", ""], rows)
+    hidden = len(report.sources) - len(shown)
+    return text + (f"\n\nAnd {hidden:,} more." if hidden else "")
+
+
+def _note(source: Source, report: WeeklyReport) -> str:
+    if source in report.new:
+        return "**new**"
+    if source in report.back and source.last_day:
+        return f"**back**, last on {_short(source.last_day, report)}"
+    if source in report.silent and source.last_day:
+        return f"**silent** since {_short(source.last_day, report)}"
+    return ""
+
+
+def _streak(report: WeeklyReport) -> str:
+    sentences = []
+    if report.broken and report.broken.days > 1:
+        sentences.append(
+            f"A streak of {report.broken.days:,} days ended: nothing was read on"
+            f" {_date(report.broken.last + dt.timedelta(days=1))}."
+        )
+    if report.streak:
+        days = "A reading on 1 day" if report.streak.days == 1 else f"**{report.streak.days:,} days in a row** with a reading"
+        since = f", since {_date(report.streak.first)} {report.streak.first.year}" if report.streak.days > 1 else ""
+        sentences.append(f"{days}{since}{_record(report.streak, report.record)}.")
+    elif not sentences:
+        sentences.append("None at the moment.")
+    return " ".join(sentences)
+
+
+def _record(streak: Streak, record: Streak | None) -> str:
+    if record is None or record.days <= streak.days:
+        return ": the longest so far" if streak.days > 1 else ""
+    return f"; the longest were {record.days:,} days, up to {_date(record.last)} {record.last.year}"
+
+
+def _notes(report: WeeklyReport) -> list[str]:
+    """What else to know of the numbers."""
+    notes = []
+    if report.running and report.days:
+        notes.append(f"{_date(report.until)} is not over ({_readings(report.today or 0)} so far) and not compared yet.")
+    if report.missing:
+        first, last = report.missing[0], report.missing[-1]
+        days = _join([f"{day:%A}" for day in report.missing])
+        notes.append(f"Not loaded yet: {days}. To load: `make backfill FROM={first} TO={last}`, then make this report again.")
+    if report.hours and report.readings.now:
+        first_hour, share = report.hours
+        busiest = max(report.known, key=lambda day: day.readings)
+        notes.append(
+            f"Most was read on {busiest.day:%A} ({_readings(busiest.readings)}), and from {first_hour:02}:00 to"
+            f" {first_hour + 2:02}:00 UTC ({100 * share:.0f} % of the week)."
+        )
+    if report.rejected:
+        documents = "1 document" if report.rejected == 1 else f"{report.rejected:,} documents"
+        notes.append(f"{documents} of the week became dead letters; the table `reading_rejects` has the reasons.")
+    return ["## Notes", "\n".join(f"- {note}" for note in notes)] if notes else []
+
+
+def _span(report: WeeklyReport) -> str:
+    first, last = report.week.monday, report.week.end - dt.timedelta(days=1)
+    month = "" if first.month == last.month else f" {first:%B}"
+    year = "" if first.year == last.year else f" {first.year}"
+    return f"{first.day}{month}{year} to {last.day} {last:%B} {last.year} ({report.week})"
+
+
+def _date(day: dt.date) -> str:
+    return f"{day:%A}, {day.day} {day:%B}"
+
+
+def _short(day: dt.date, report: WeeklyReport) -> str:
+    return f"{day.day} {day:%B}" + ("" if day.year == report.week.monday.year else f" {day.year}")
+
+
+def name(source: str) -> str:
+    """A source's name, made harmless for Markdown and short enough for a table."""
+    text = " ".join(source.split()) or "(no name)"
+    if len(text) > 40:
+        text = f"{text[:39]}…"
+    return _SPECIAL.sub(lambda found: f"\\{found[0]}", text)
+
+
+def _readings(count: int) -> str:
+    return "1 reading" if count == 1 else f"{count:,} readings"
+
+
+def _about(usual: float) -> str:
+    return f"about {usual:,.0f}" if round(usual) else "usually none"
+
+
+def _number(number: float | None) -> str:
+    return "–" if number is None else f"{number:,.0f}"
+
+
+def _join(names: list[str], more: int = 0) -> str:
+    if more > 0:
+        names = [*names, f"{more} more"]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table: words to the left, numbers to the right."""
+    rule = ["---" if not number or column == "" and number == len(columns) - 1 and len(columns[0]) else "---:"
+            for number, column in enumerate(columns)]  # fmt: skip
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rule, *rows))

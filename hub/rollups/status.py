@@ -1,0 +1,87 @@
+"""How each rollup stands: size, watermark, lag, last refresh, policies."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any
+
+from hub.rollups.model import Rollup
+from hub.rollups.policies import current
+from hub.timescale.connection import Connection
+from hub.timescale.level import Level, detect
+
+
+@dataclasses.dataclass(frozen=True)
+class RollupStatus:
+    """One rollup. Everything before `watermark` is materialized; `lag` is how far the source is ahead of it."""
+
+    name: str
+    level: Level
+    rows: int
+    bytes: int
+    watermark: dt.datetime | None
+    lag: dt.timedelta
+    dirty: int
+    """Buckets that wait for a refresh."""
+    refreshed_at: dt.datetime | None
+    policies: dict[str, str]
+
+    def to_metadata(self) -> dict[str, Any]:
+        """The status as metadata of an asset."""
+        return {
+            "dagster/row_count": self.rows,
+            "bytes": self.bytes,
+            "watermark": self.watermark.isoformat() if self.watermark else "none",
+            "lag_hours": round(self.lag / dt.timedelta(hours=1), 2),
+            "buckets_waiting": self.dirty,
+            "level": self.level.title,
+            "policies": ", ".join(f"{name}: {text}" for name, text in self.policies.items()) or "none",
+        }
+
+
+def status(connection: Connection, rollups: Sequence[Rollup]) -> list[RollupStatus]:
+    """The status of each rollup. Raises psycopg's errors, UndefinedTable before the first upgrade."""
+    level = detect(connection)
+    return [_one(connection, rollup, level) for rollup in rollups]
+
+
+def _one(connection: Connection, rollup: Rollup, level: Level) -> RollupStatus:
+    def scalar(statement: str, *parameters: object) -> Any:
+        row = connection.execute(statement, parameters or None).fetchone()
+        return row[0] if row else None
+
+    rows = scalar(f"SELECT count(*) FROM {rollup.name}")
+    newest = scalar(f"SELECT max({rollup.time}) FROM {rollup.source}")
+    if level.continuous_aggregates:
+        hypertable = scalar(
+            "SELECT format('%%I.%%I', materialization_hypertable_schema, materialization_hypertable_name)"
+            " FROM timescaledb_information.continuous_aggregates WHERE view_name = %s",
+            rollup.name,
+        )
+        size = scalar("SELECT hypertable_size(%s::regclass)", hypertable)
+        last = scalar(f"SELECT max(bucket) FROM {hypertable}")
+        policies = _policies(connection, rollup)
+    else:
+        size = scalar("SELECT pg_total_relation_size(%s::regclass)", rollup.name)
+        last = scalar(f"SELECT max(bucket) FROM {rollup.name}")
+        policies = {}
+    watermark = last + dt.timedelta(seconds=rollup.seconds) if last else None
+    lag = max(newest - watermark, dt.timedelta()) if newest and watermark else dt.timedelta()
+    dirty = scalar("SELECT count(DISTINCT bucket) FROM rollup_dirty WHERE rollup = %s", rollup.name)
+    refreshed = scalar("SELECT refreshed_at FROM rollup_state WHERE rollup = %s", rollup.name)
+    return RollupStatus(rollup.name, level, rows, size, watermark, lag, dirty, refreshed, policies)
+
+
+def _policies(connection: Connection, rollup: Rollup) -> dict[str, str]:
+    found = {}
+    for title, procedure in (
+        ("refresh", "policy_refresh_continuous_aggregate"),
+        ("columnstore", "policy_compression"),
+        ("retention", "policy_retention"),
+    ):
+        intervals = current(connection, rollup.name, procedure)
+        if intervals is not None:
+            found[title] = ", ".join(f"{name} {length}" for name, length in intervals.items())
+    return found
