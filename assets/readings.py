@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from typing import Literal
 
 import dagster as dg
 from pydantic import Field
@@ -27,8 +28,9 @@ collection = dg.AssetSpec(
 class LoadConfig(dg.Config):
     """How readings are loaded."""
 
-    mode: Mode = Field(
-        Mode.UPSERT,
+    # Dagster's form offers the names of an enum's members, which are not the values that people write.
+    mode: Literal["upsert", "mirror"] = Field(
+        "upsert",
         description=(
             "upsert (default): new and changed documents are written; rows whose document has left MongoDB stay."
             " mirror: each day is made equal to MongoDB, which deletes rows."
@@ -39,6 +41,10 @@ class LoadConfig(dg.Config):
         ge=0,
         le=1,
         description="mirror refuses to delete more than this share of a day's rows. 1 allows everything.",
+    )
+    thorough: bool = Field(
+        False,
+        description="Compare every row even if MongoDB's documents are those of the last load. Repairs rows changed by hand.",
     )
 
 
@@ -85,7 +91,7 @@ def build_load(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         with hub.clear_failures():
             report = load(
                 hub.settings(), start, end,
-                mode=config.mode, max_delete_share=config.max_delete_share, progress=progress,
+                mode=Mode(config.mode), max_delete_share=config.max_delete_share, thorough=config.thorough, progress=progress,
             )  # fmt: skip
         context.log.info(summary(report))
         for key in (READINGS, REJECTS):

@@ -14,6 +14,7 @@ import bson
 import msgspec
 from bson import json_util
 from bson.binary import Binary, UuidRepresentation
+from bson.code import Code
 from bson.codec_options import CodecOptions
 from bson.datetime_ms import DatetimeMS
 from bson.dbref import DBRef
@@ -112,6 +113,8 @@ def has_repeated_keys(raw: bytes, document: dict[str, Any]) -> bool:
 def _count_keys(value: Any) -> int:
     if isinstance(value, DBRef):
         value = value.as_doc()
+    elif isinstance(value, Code):
+        value = value.scope
     if isinstance(value, dict):
         return len(value) + sum(_count_keys(item) for item in value.values())
     if isinstance(value, list):

@@ -8,18 +8,18 @@ import datetime as dt
 import gc
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from importlib.resources import files
 from typing import Any
 
 import psycopg
 from psycopg import errors as pg
-from psycopg.copy import QueuedLibpqWriter
 
 from hub.errors import HubError, RefusedError
 from hub.mongo import Documents, collection
 from hub.readings import rows
-from hub.readings.batch import convert_batch
+from hub.readings.batch import Converter
+from hub.readings.known import Digest, Known
 from hub.readings.model import EPOCH, Mapping, Reject, microseconds
 from hub.readings.prefetch import prefetch
 from hub.readings.report import DayCount, LoadReport, Mode
@@ -59,12 +59,14 @@ def load(
     *,
     mode: Mode = Mode.UPSERT,
     max_delete_share: float = DEFAULT_DELETE_SHARE,
+    thorough: bool = False,
     progress: Progress | None = None,
 ) -> LoadReport:
     """Load the UTC days from `start` up to, but not including, `end`.
 
-    Nothing is written if nothing changed; a load that fails or is killed changes nothing. `progress`
-    is called with the number of documents so far. Raises UnavailableError, DeniedError or SchemaError
+    Nothing is written if nothing changed; a load that fails or is killed changes nothing. `thorough`
+    compares every row even if the documents are those of the last load. `progress` is called with the
+    number of documents so far. Raises UnavailableError, DeniedError or SchemaError
     for the servers, and RefusedError when `mirror` would delete more than `max_delete_share` of a day.
     """
     began = time.monotonic()
@@ -80,7 +82,7 @@ def load(
     with collection(settings) as documents, connect(settings) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOAD_LOCK,))
         job = _Load(connection, documents, mapping, window, progress or (lambda _: None))
-        report = job.run(mode, max_delete_share)
+        report = job.run(mode, max_delete_share, thorough)
     return dataclasses.replace(report, seconds=time.monotonic() - began)
 
 
@@ -101,8 +103,28 @@ class _Load:
         self.window = window
         self.progress = progress
         self.bounds = {"start": window[0], "end": window[1]}
+        self.known = Known(connection, window, mapping)
+        self.digest = Digest()
 
-    def run(self, mode: Mode, max_delete_share: float) -> LoadReport:
+    def run(self, mode: Mode, max_delete_share: float, thorough: bool) -> LoadReport:
+        recalled = None if thorough else self.known.recall(mode)
+        if recalled and recalled[0] == self._digest_of_scan():
+            return recalled[1]
+        report = self._load(mode, max_delete_share)
+        self.known.remember(self.digest.value(), report)
+        return report
+
+    def _digest_of_scan(self) -> bytes:
+        for _ in self._scan():
+            pass
+        return self.digest.value()
+
+    def _scan(self) -> Generator[bytes, None, None]:
+        """The window's documents; `self.digest` is their digest at the end."""
+        self.digest = Digest()
+        return self.digest.watching(scan(self.documents, self.mapping, self.window))
+
+    def _load(self, mode: Mode, max_delete_share: float) -> LoadReport:
         self._sql("CREATE TEMP TABLE touched (event_timestamp timestamptz NOT NULL) ON COMMIT DROP")
         if not self._exists("event_timestamp >= %(start)s AND event_timestamp < %(end)s"):
             with contextlib.suppress(_StartOver), self.connection.transaction():
@@ -123,7 +145,7 @@ class _Load:
             "INSERT INTO touched SELECT DISTINCT date_trunc('hour', event_timestamp) FROM reading_analytics"
             " WHERE event_timestamp >= %(start)s AND event_timestamp < %(end)s"
         )
-        return self._finish(staged, found, mode, inserted=sum(found.values()), direct=True)
+        return self._finish(staged, found, mode, inserted=sum(found.values()), path="copy")
 
     def _merge(self, mode: Mode, max_delete_share: float) -> LoadReport:
         """COPY into a temporary table, then write only what differs."""
@@ -153,10 +175,10 @@ class _Load:
             "CREATE TEMP TABLE staged_rejects (mongo_id text, reason text, detail text, event_day date, raw bytea)"
             " ON COMMIT DROP"
         )
-        staged, names = _Staged(), {}  # type: tuple[_Staged, dict[str, bytes]]
-        bounds = (microseconds(self.window[0]), microseconds(self.window[1]))
+        staged = _Staged()
+        converter = Converter(self.mapping, (microseconds(self.window[0]), microseconds(self.window[1])))
         copy = f"COPY {table} ({', '.join(rows.COLUMNS)}) FROM STDIN (FORMAT BINARY)"
-        with prefetch(scan(self.documents, self.mapping, self.window)) as batches, _no_garbage_collection():
+        with prefetch(self._scan()) as batches, _no_garbage_collection():
             more = True
             while more:
                 more, kept, rejects = False, 0, []
@@ -165,7 +187,7 @@ class _Load:
                 ) as stream:  # fmt: skip
                     stream.write(rows.HEADER)
                     for raw in batches:
-                        batch = convert_batch(raw, self.mapping, bounds, names)
+                        batch = converter.convert(raw)
                         stream.write(batch.data)
                         staged.documents += batch.documents
                         staged.elsewhere += batch.elsewhere
@@ -212,17 +234,18 @@ class _Load:
         moved: int = 0,
         deleted: int = 0,
         repeated: int = 0,
-        direct: bool = False,
+        path: str = "merge",
     ) -> LoadReport:
         expected = {day: count for day, count in staged.rows.items() if count}
         if found != expected:
             raise HubError(f"rows were lost between MongoDB and the database: {expected} sent, {found} found by day")
-        rejects_changed = self._file("rejects_upsert").rowcount + self._file("rejects_heal" if direct else "rejects_heal_merged").rowcount
+        heal = "rejects_heal" if path == "copy" else "rejects_heal_merged"
+        rejects_changed = self._file("rejects_upsert").rowcount + self._file(heal).rowcount
         self._mark_dirty()
         days = self._book(staged, found)
         return LoadReport(
             *self.window, mode, days, staged.documents, staged.rejects[None], staged.elsewhere, repeated,
-            inserted, updated, moved, deleted, rejects_changed, dict(staged.reasons), direct, 0.0,
+            inserted, updated, moved, deleted, rejects_changed, dict(staged.reasons), path, 0.0,
         )  # fmt: skip
 
     def _book(self, staged: _Staged, found: dict[int, int]) -> tuple[DayCount, ...]:

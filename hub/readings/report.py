@@ -55,8 +55,8 @@ class LoadReport:
     rejects_changed: int
     reasons: dict[str, int]
     """Dead letters of this load by reason."""
-    direct: bool
-    """Whether the rows went straight into the table, since the window was empty."""
+    path: str
+    """`copy` straight into an empty window, `merge` of what differs, `digest` where nothing could differ."""
     seconds: float
 
     @property
@@ -90,7 +90,7 @@ class LoadReport:
             "changed": self.changed,
             "repeated": self.repeated,
             "mode": self.mode.value,
-            "path": "copy" if self.direct else "merge",
+            "path": self.path,
             "seconds": round(self.seconds, 3),
             "documents_per_second": round(self.rate),
         }

@@ -19,6 +19,9 @@ length = struct.Struct("!i").pack
 jsonb_length = struct.Struct("!iB").pack  # the length counts jsonb's version byte, which is 1
 timestamp = struct.Struct("!iq").pack
 double = struct.Struct("!id").pack
+# The same fields, several at once: column count, an ObjectId's hexadecimal and the time; a number and jsonb's length.
+row_start = struct.Struct("!hi24siq").pack
+number_and_jsonb_length = struct.Struct("!idiB").pack
 
 
 def text(value: str) -> bytes:

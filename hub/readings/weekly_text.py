@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import re
 
-from hub.readings.weekly import ENOUGH_WEEKS, Compared, Source, Streak, UnusualDay, WeeklyReport
+from hub.readings.weekly import ENOUGH_WEEKS
+from hub.readings.weekly_model import Compared, Source, UnusualDay, WeeklyReport
 
 _SHOWN_SOURCES = 12
 _NUMBERS = ("", "", "twice", "three times", "four times", "five times", "six times", "seven times", "eight times",
@@ -19,7 +20,7 @@ def render(report: WeeklyReport, image: str) -> str:
     """The report as Markdown. `image` is where its plot is: a file name or a data URI."""
     parts = [
         f"# Reading, {_span(report)}",
-        _headline(report),
+        headline(report),
         f"![Readings by day and by week]({image})",
         "## Unusual days",
         _unusual_days(report),
@@ -34,23 +35,20 @@ def render(report: WeeklyReport, image: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def summary(report: WeeklyReport) -> str:
-    """The same in one or two lines of Markdown."""
-    return f"**{report.week}** {_headline(report)}"
-
-
-def _headline(report: WeeklyReport) -> str:
+def headline(report: WeeklyReport) -> str:
+    """The week in one or two lines of Markdown."""
     sentences = [_first_sentence(report)]
     if report.streak and report.streak.days > 1:
         sentences.append(f"**{report.streak.days:,} days in a row** with a reading.")
     elif report.broken and report.broken.days > 1:
         sentences.append(f"A streak of {report.broken.days:,} days ended.")
     if report.unusual:
-        names = _join([f"**{each.day.day:%A}**" for each in report.unusual])
-        sentences.append(f"{names} {'was' if len(report.unusual) == 1 else 'were'} unusual.")
+        days = _join([f"**{each.day.day:%A}**" for each in report.unusual])
+        sentences.append(f"{days} {'was' if len(report.unusual) == 1 else 'were'} unusual.")
     for title, sources in (("New", report.new), ("Back", report.back), ("Silent", report.silent)):
         if sources:
-            sentences.append(f"{title}: {_join([f'**{name(each.source)}**' for each in sources[:5]], len(sources) - 5)}.")
+            shown = [f"**{name(each.source)}**" for each in sources[:5]]
+            sentences.append(f"{title}: {_join(shown, len(sources) - 5)}.")
     return " ".join(sentences)
 
 
@@ -62,18 +60,21 @@ def _first_sentence(report: WeeklyReport) -> str:
     if not report.known:
         return "Nothing is known of this week: its days have not been loaded."
     count = f"**{_readings(int(report.readings.now))}**" if report.readings.now else "**No reading**"
-    against = []
-    if (words := in_words(report.readings.now, report.readings.before)) is not None:
-        against.append(f"{words} the week before")
-    if (words := in_words(report.readings.now, report.readings.usual)) is not None:
-        against.append(f"{words} a usual week")
     so_far = " so far" if report.running else ""
     if not report.readings.now:
         usually = report.readings.before if report.readings.usual is None else report.readings.usual
         return f"{count}{so_far}" + (f", where a usual week has about {usually:,.0f}." if usually else ".")
     if report.began >= report.week.monday:
         return f"{count}{so_far}, in the first week that anything is known of."
-    return f"{count}{so_far}" + (f", {' and '.join(against)}." if against else ".")
+    return f"{count}{so_far}{_against(report.readings)}."
+
+
+def _against(readings: Compared) -> str:
+    before, usual = in_words(readings.now, readings.before), in_words(readings.now, readings.usual)
+    if before and before == usual:
+        return f", {before} the week before and a usual week"
+    parts = [f"{words} {what}" for words, what in ((before, "the week before"), (usual, "a usual week")) if words]
+    return f", {' and '.join(parts)}" if parts else ""
 
 
 def _unusual_days(report: WeeklyReport) -> str:
@@ -88,7 +89,7 @@ def _unusual_days(report: WeeklyReport) -> str:
 
 
 def explain(unusual: UnusualDay) -> str:
-    """Why the day is unusual, in words: 'three times the usual Tuesday (620 readings against about 200), mostly kobo'."""
+    """Why the day is unusual: 'three times the usual Tuesday (620 readings against about 200), mostly kobo'."""
     day, usual = unusual.day, unusual.day.usual or 0.0
     weekday = f"{day.day:%A}"
     if not day.readings:
@@ -96,7 +97,8 @@ def explain(unusual: UnusualDay) -> str:
     elif not round(usual):
         text = f"{_readings(day.readings)} on a {weekday}, which usually has none"
     else:
-        text = f"{times(day.readings / usual)} the usual {weekday} ({_readings(day.readings)} against about {usual:,.0f})"
+        how_many = f"{_readings(day.readings)} against about {usual:,.0f}"
+        text = f"{times(day.readings / usual)} the usual {weekday} ({how_many})"
     if day.readings > usual:
         text += _more(unusual)
     elif day.readings:
@@ -112,18 +114,19 @@ def _more(unusual: UnusualDay) -> str:
         return ", spread over several sources"
     if len(unusual.day.sources) == 1:
         return f", all of it {name(unusual.causes[0].source)}"
-    return ", mostly " + _join([f"{name(each.source)} ({each.readings:,} against {_about(each.usual)})" for each in unusual.causes])
+    parts = [f"{name(each.source)} ({each.readings:,} against {_about(each.usual)})" for each in unusual.causes]
+    return f", mostly {_join(parts)}"
 
 
 def _less(unusual: UnusualDay) -> str:
-    if not unusual.causes:
+    causes = unusual.causes
+    if not causes:
         return ", spread over several sources"
-    parts = [
-        f"{name(each.source)} fell to {each.readings:,} from about {each.usual:,.0f}"
-        if each.readings
-        else f"{name(each.source)}, with usually about {each.usual:,.0f}, was silent"
-        for each in unusual.causes
-    ]
+    silent = [name(each.source) for each in causes if not each.readings]
+    less = [each for each in causes if each.readings]
+    parts = [f"{name(each.source)} fell to {each.readings:,} from about {each.usual:,.0f}" for each in less]
+    if silent:
+        parts.append(f"{_join(silent)} {'was' if len(silent) == 1 else 'were'} silent")
     return f", mostly because {_join(parts)}"
 
 
@@ -164,30 +167,27 @@ def change(now: float, before: float | None) -> str:
 
 
 def _totals(report: WeeklyReport) -> str:
-    title = "This week so far" if report.running else "This week"
-    columns = ["", title, "Week before", "", "Usual week", ""]
-    rows = [_row("Readings", report.readings)]
+    """The table of totals, with no column that would be empty."""
+    if report.readings.before is None and report.readings.usual is None:
+        return "Nothing to compare with yet."
+    rows = [("Readings", report.readings), ("Days with a reading", report.days_read)]
     if report.values:
-        rows.append(_row("Sum of their values", report.values))
-    days = report.days_read
-    rows.append(["Days with a reading", f"{days.now:.0f} of {len(report.known)}", _number(days.before), "", _number(days.usual), ""])
-    text = _table(columns, rows)
-    if len(report.known) < 7 and report.readings.before is not None:
-        text += f"\n\nThe weeks before are counted over the same days: {_join([f'{day.day:%A}' for day in report.known])}."
+        rows.insert(1, ("Sum of their values", report.values))
+    columns = ["", "This week so far" if report.running else "This week"]
+    cells = [[title, f"**{compared.now:,.0f}**"] for title, compared in rows]
+    for title, which in (("Week before", "before"), ("Usual week", "usual")):
+        if getattr(report.readings, which) is None:
+            continue
+        columns += [title, "Change"]
+        for row, (_, compared) in zip(cells, rows, strict=True):
+            other = getattr(compared, which)
+            row += [_number(other), "" if compared is report.days_read else change(compared.now, other)]
+    notes = []
+    if len(report.known) < 7:
+        notes.append(f"All counted over {_join([f'{day.day:%A}' for day in report.known])} only.")
     if report.readings.usual is not None:
-        text += "\n\nThe usual week is the median of the twelve before."
-    return text
-
-
-def _row(title: str, compared: Compared) -> list[str]:
-    return [
-        title,
-        f"**{compared.now:,.0f}**",
-        _number(compared.before),
-        change(compared.now, compared.before),
-        _number(compared.usual),
-        change(compared.now, compared.usual),
-    ]
+        notes.append("The usual week is the median of the twelve before, as far as they are known.")
+    return "\n\n".join((_table(columns, cells), *([" ".join(notes)] if notes else [])))
 
 
 def _sources(report: WeeklyReport) -> str:
@@ -197,18 +197,23 @@ def _sources(report: WeeklyReport) -> str:
     # Who is new or missed is never cut off.
     shown += tuple(each for each in (*report.new, *report.back, *report.silent) if each not in shown)
     total = report.readings.now
+    compared = {
+        which: title
+        for which, title in (("before", "week before"), ("usual", "usual week"))
+        if getattr(report.readings, which) is not None
+    }
     rows = [
         [
             name(each.source),
             f"{each.readings.now:,.0f}",
             f"{100 * each.readings.now / total:.0f} %" if total else "–",
-            change(each.readings.now, each.readings.before),
-            change(each.readings.now, each.readings.usual),
+            *(change(each.readings.now, getattr(each.readings, which)) for which in compared),
             _note(each, report),
         ]
         for each in shown
     ]
-    text = _table(["Source", "Readings", "Share", "Week before", "Usual week", ""], rows)
+    titles = [f"Against the {compared[which]}" for which in compared]
+    text = _table(["Source", "Readings", "Share", *titles, ""], rows)
     hidden = len(report.sources) - len(shown)
     return text + (f"\n\nAnd {hidden:,} more." if hidden else "")
 
@@ -224,25 +229,23 @@ def _note(source: Source, report: WeeklyReport) -> str:
 
 
 def _streak(report: WeeklyReport) -> str:
+    streak, broken, record = report.streak, report.broken, report.record
     sentences = []
-    if report.broken and report.broken.days > 1:
-        sentences.append(
-            f"A streak of {report.broken.days:,} days ended: nothing was read on"
-            f" {_date(report.broken.last + dt.timedelta(days=1))}."
-        )
-    if report.streak:
-        days = "A reading on 1 day" if report.streak.days == 1 else f"**{report.streak.days:,} days in a row** with a reading"
-        since = f", since {_date(report.streak.first)} {report.streak.first.year}" if report.streak.days > 1 else ""
-        sentences.append(f"{days}{since}{_record(report.streak, report.record)}.")
-    elif not sentences:
+    if broken and broken.days > 1:
+        gap = broken.last + dt.timedelta(days=1)
+        why = "has not been loaded" if gap in report.missing else "had no reading"
+        sentences.append(f"A streak of {broken.days:,} days ended on {_date(broken.last)}: {gap:%A} {why}.")
+    if streak and streak.days > 1:
+        since = f"since {_date(streak.first)} {streak.first.year}"
+        longest = ": the longest so far" if streak == record else ""
+        sentences.append(f"**{streak.days:,} days in a row** with a reading, {since}{longest}.")
+    elif streak:
+        sentences.append(f"A new one begins with {_date(streak.first)}.")
+    else:
         sentences.append("None at the moment.")
+    if record and record.days > 1 and record not in (streak, broken):
+        sentences.append(f"The longest was of {record.days:,} days, up to {_date(record.last)} {record.last.year}.")
     return " ".join(sentences)
-
-
-def _record(streak: Streak, record: Streak | None) -> str:
-    if record is None or record.days <= streak.days:
-        return ": the longest so far" if streak.days > 1 else ""
-    return f"; the longest were {record.days:,} days, up to {_date(record.last)} {record.last.year}"
 
 
 def _notes(report: WeeklyReport) -> list[str]:
@@ -252,8 +255,10 @@ def _notes(report: WeeklyReport) -> list[str]:
         notes.append(f"{_date(report.until)} is not over ({_readings(report.today or 0)} so far) and not compared yet.")
     if report.missing:
         first, last = report.missing[0], report.missing[-1]
-        days = _join([f"{day:%A}" for day in report.missing])
-        notes.append(f"Not loaded yet: {days}. To load: `make backfill FROM={first} TO={last}`, then make this report again.")
+        days = "the whole week" if len(report.missing) == 7 else _join([f"{day:%A}" for day in report.missing])
+        notes.append(
+            f"Not loaded yet: {days}. To load: `make backfill FROM={first} TO={last}`, then make this report again."
+        )
     if report.hours and report.readings.now:
         first_hour, share = report.hours
         busiest = max(report.known, key=lambda day: day.readings)
@@ -310,6 +315,6 @@ def _join(names: list[str], more: int = 0) -> str:
 
 def _table(columns: list[str], rows: list[list[str]]) -> str:
     """A Markdown table: words to the left, numbers to the right."""
-    rule = ["---" if not number or column == "" and number == len(columns) - 1 and len(columns[0]) else "---:"
-            for number, column in enumerate(columns)]  # fmt: skip
+    left = {0, len(columns) - 1} if not columns[-1] else {0}
+    rule = ["---" if place in left else "---:" for place in range(len(columns))]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rule, *rows))

@@ -52,3 +52,16 @@ CREATE TABLE rollup_state (
     signature    text        NOT NULL,
     refreshed_at timestamptz
 );
+
+-- Per loaded range of days, a digest of the documents that its newest load read and what it came to. A load
+-- that reads the same documents, and finds the rows as it left them, has nothing to do.
+CREATE TABLE reading_windows (
+    first_day date        NOT NULL,
+    end_day   date        NOT NULL,
+    mapping   text        NOT NULL,
+    digest    bytea       NOT NULL,
+    present   text        NOT NULL,
+    report    jsonb       NOT NULL,
+    load_at   timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (first_day, end_day)
+);
