@@ -51,6 +51,14 @@ backfill: $(VENV)/.installed ## Load a range of days in one run: make backfill F
 doctor: $(VENV)/.installed ## Is everything as it should be, and what to do if not
 	@$(HUB) doctor
 
+# --- The host-level GitOps agent (root) -------------------------------------------------------------------
+
+.PHONY: install-agent uninstall-agent
+install-agent: ## Install the GitOps agent on this host: make install-agent NAME=prod
+	deploy/gitops/install-agent $(NAME)
+uninstall-agent: ## Remove it; configuration, state, clones and the stack stay
+	deploy/gitops/uninstall-agent
+
 # --- Quality ----------------------------------------------------------------------------------------------
 
 .PHONY: test

@@ -11,6 +11,7 @@ import typer
 
 from hub.cli.metrics import metrics
 from hub.cli.proxy import proxy
+from hub.cli.backup import backup, restore
 from hub.cli.session import console, session
 
 app = typer.Typer(
@@ -21,6 +22,8 @@ app = typer.Typer(
 )
 db = typer.Typer(no_args_is_help=True, help="The schema of the database.")
 app.add_typer(db, name="db")
+app.add_typer(backup, name="backup")
+app.command()(restore)
 rollups = typer.Typer(no_args_is_help=True, help="The rollups.")
 app.add_typer(rollups, name="rollups")
 app.add_typer(metrics, name="metrics")
@@ -67,6 +70,16 @@ def run(command: Annotated[list[str], typer.Argument(help="The command and its a
     with session():
         code = subprocess.run(command).returncode
     raise typer.Exit(code if code >= 0 else 128 - code)
+
+
+@app.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False
+)
+def gitops(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """The GitOps agent: sync NAME, plan NAME, status [NAME] --json. Needs no settings and no database."""
+    from hub.gitops.__main__ import main as agent
+
+    raise typer.Exit(agent(arguments or ["--help"]))
 
 
 @app.command()
