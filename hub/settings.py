@@ -47,8 +47,13 @@ class DefinitionSettings(_FromEnvironment):
         dt.date(2020, 1, 1), description="First UTC day that exists as a partition; earlier readings are dead letters."
     )
     reading_cron: Cron = Field("0 10 * * *", description="When yesterday's readings are loaded (UTC).")
+    report_cron: Cron = Field(
+        "30 10 * * 1", description="When the report of the week before is written (UTC): after its last day is loaded."
+    )
     retry_seconds: int = Field(20, ge=0, description="Pause before a step is tried again after a server was away.")
     reading_sensor_seconds: int = Field(60, ge=5, description="How often the sensor looks for new readings.")
+    backup_cron: Cron = Field("30 2 * * *", description="When a backup is taken, verified and copied off-site (UTC).")
+    backup_drill_cron: Cron = Field("0 4 * * 0", description="When the newest backup is restored as a drill (UTC).")
     metrics_start_date: dt.date = Field(dt.date(2026, 1, 1), description="First UTC day of host metrics as a partition.")
     metrics_cron: Cron = Field("*/15 * * * *", description="When the rollups of host metrics are refreshed.")
 
@@ -95,6 +100,21 @@ class Settings(DefinitionSettings):
 
     backup_dir: Path = Path("backups")
     hub_data_dir: Path = Path(".hub")
+
+    backup_volumes: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)] = Field(
+        (), description="Folders that are part of every backup, separated by commas."
+    )
+    backup_jobs: int = Field(2, ge=1, le=32, description="Parallel jobs of a dump and a restore.")
+    backup_keep_last: int = Field(7, ge=1)
+    backup_keep_daily: int = Field(14, ge=0)
+    backup_keep_weekly: int = Field(8, ge=0)
+    backup_keep_monthly: int = Field(12, ge=0)
+    backup_keep_yearly: int = Field(10, ge=0)
+    backup_stale_hours: int = Field(26, ge=1, description="Age of the newest verified backup that is an alarm.")
+    backup_url: SecretStr | None = Field(None, description="Where copies go: s3://bucket/folder, file:///mnt/nas, …")
+    backup_age_recipient: str | None = Field(None, description="age1…: copies are encrypted to it before they leave.")
+    backup_age_identity: Path | None = Field(None, description="File with the age identity that opens them again.")
+    notify_urls: SecretStr | None = Field(None, description="apprise URLs, separated by spaces or commas.")
 
     @field_validator("mongo_uri")
     @classmethod

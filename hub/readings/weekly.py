@@ -22,7 +22,8 @@ WEEKS_BEFORE = 12
 ENOUGH_WEEKS = 4
 # A day is unusual from this robust z-score on, if it is also half as much again or a third less than usual,
 # and beyond all of its weekdays before (of six and more, all but one: one burst shall not hide the next).
-# On made-up ordinary weeks that scatter by 30 % this marks 4 to 10 days a year, and a tripled day 8 times of 10.
+# On made-up ordinary days that scatter by 23 to 30 % this marks 4 to 10 days a year once twelve weeks are known
+# (21 to 27 at the rate of the first four), and a tripled day 8 times of 10.
 UNUSUAL_SCORE = 3.0
 UNUSUAL_RATIO = 1.5
 _ENOUGH_TO_SPARE_ONE = 6

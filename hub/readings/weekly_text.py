@@ -42,9 +42,12 @@ def headline(report: WeeklyReport) -> str:
         sentences.append(f"**{report.streak.days:,} days in a row** with a reading.")
     elif report.broken and report.broken.days > 1:
         sentences.append(f"A streak of {report.broken.days:,} days ended.")
+    if not report.readings.now:
+        return " ".join(sentences)  # that each day is unusual and each source silent goes without saying
     if report.unusual:
-        days = _join([f"**{each.day.day:%A}**" for each in report.unusual])
-        sentences.append(f"{days} {'was' if len(report.unusual) == 1 else 'were'} unusual.")
+        names = [f"**{each.day.day:%A}**" for each in report.unusual]
+        days = _join(names) if len(names) <= 3 else f"**{len(names)} days**"
+        sentences.append(f"{days} {'was' if len(names) == 1 else 'were'} unusual.")
     for title, sources in (("New", report.new), ("Back", report.back), ("Silent", report.silent)):
         if sources:
             shown = [f"**{name(each.source)}**" for each in sources[:5]]
@@ -78,6 +81,8 @@ def _against(readings: Compared) -> str:
 
 
 def _unusual_days(report: WeeklyReport) -> str:
+    if report.unusual and not report.readings.now:
+        return "Each day, since nothing was read at all."
     if report.unusual:
         return "\n".join(f"- **{_date(each.day.day)}**: {explain(each)}." for each in report.unusual)
     compared = [day for day in report.known if day.score is not None]
@@ -224,7 +229,7 @@ def _note(source: Source, report: WeeklyReport) -> str:
     if source in report.back and source.last_day:
         return f"**back**, last on {_short(source.last_day, report)}"
     if source in report.silent and source.last_day:
-        return f"**silent** since {_short(source.last_day, report)}"
+        return f"**silent**, last on {_short(source.last_day, report)}"
     return ""
 
 
@@ -267,8 +272,13 @@ def _notes(report: WeeklyReport) -> list[str]:
             f" {first_hour + 2:02}:00 UTC ({100 * share:.0f} % of the week)."
         )
     if report.rejected:
-        documents = "1 document" if report.rejected == 1 else f"{report.rejected:,} documents"
-        notes.append(f"{documents} of the week became dead letters; the table `reading_rejects` has the reasons.")
+        count = report.rejected
+        what = (
+            "1 document of the week is a dead letter"
+            if count == 1
+            else f"{count:,} documents of the week are dead letters"
+        )
+        notes.append(f"{what}: see the table `reading_rejects`.")
     return ["## Notes", "\n".join(f"- {note}" for note in notes)] if notes else []
 
 

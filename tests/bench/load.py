@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from hub.readings import rows
 from hub.readings.convert import convert
 from hub.readings.load import load
@@ -46,7 +48,7 @@ def _against_copy(settings: Settings, count: int, days: int) -> dict[str, Any]:
     ready = _ready_rows(settings, made)
     copies, firsts, agains, thoroughs = [], [], [], []
     with WireServer.in_process(made, replay="dates", replay_batch=2000) as source:
-        here = settings.model_copy(update=_source(source.uri))
+        here = settings.model_copy(update=source_settings(source.uri))
         end = FIRST + dt.timedelta(days=days)
         for _ in range(ROUNDS):
             _empty(settings)
@@ -85,7 +87,7 @@ def _one_day(settings: Settings, count: int) -> dict[str, Any]:
 def _in_process(settings: Settings, count: int, days: int) -> tuple[float, float]:
     """Seconds and peak resident megabytes of a load in a process of its own."""
     with WireServer.in_process(documents(count, days), replay="dates", replay_batch=2000) as source:
-        here = settings.model_copy(update=_source(source.uri))
+        here = settings.model_copy(update=source_settings(source.uri))
         done = subprocess.run(
             [sys.executable, "-m", "tests.bench.load", str(FIRST), str(FIRST + dt.timedelta(days=days))],
             env={**_path(), **here.environment()}, capture_output=True, text=True, check=True,
@@ -100,9 +102,8 @@ def _path() -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "PYTHONPATH": os.getcwd()}
 
 
-def _source(uri: str) -> dict[str, Any]:
-    from pydantic import SecretStr
-
+def source_settings(uri: str) -> dict[str, Any]:
+    """Settings that point at a wire server, for `Settings.model_copy`."""
     return {"mongo_uri": SecretStr(uri), "mongo_db_name": "reading", "mongo_collection": "events"}
 
 
