@@ -8,7 +8,10 @@ from assets import checks, readings, rollups
 from assets.partitions import daily
 from hub.rollups.declared import ROLLUPS
 from hub.settings import load_definition_settings
+from pipelines.backups import build_backups
 from pipelines.jobs import build_readings_job
+from pipelines.metrics import build_metrics
+from pipelines.report import build_report
 from pipelines.resources import resources
 from pipelines.schedules import build_daily
 from pipelines.sensors import build_arrivals
@@ -21,7 +24,7 @@ def build_defs(overrides: Mapping[str, object] | None = None) -> dg.Definitions:
     load = readings.build_load(days)
     refreshes = [rollups.build_rollup(rollup, ROLLUPS, days) for rollup in ROLLUPS]
     job = build_readings_job(load, refreshes)
-    return dg.Definitions(
+    definitions = dg.Definitions(
         assets=[readings.collection, load, *refreshes],
         asset_checks=[
             checks.nothing_lost,
@@ -35,6 +38,7 @@ def build_defs(overrides: Mapping[str, object] | None = None) -> dg.Definitions:
         resources={**resources(settings), **(overrides or {})},
         executor=dg.in_process_executor,
     )
+    return dg.Definitions.merge(definitions, build_metrics(settings), build_report(settings), build_backups(settings))
 
 
 @dg.definitions

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
+from hub.cli.backup import backup, restore
 from hub.cli.metrics import metrics
 from hub.cli.proxy import proxy
-from hub.cli.backup import backup, restore
 from hub.cli.session import console, session
 
 app = typer.Typer(
@@ -72,9 +72,7 @@ def run(command: Annotated[list[str], typer.Argument(help="The command and its a
     raise typer.Exit(code if code >= 0 else 128 - code)
 
 
-@app.command(
-    context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False
-)
+@app.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)
 def gitops(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """The GitOps agent: sync NAME, plan NAME, status [NAME] --json. Needs no settings and no database."""
     from hub.gitops.__main__ import main as agent
@@ -132,8 +130,6 @@ def db_upgrade() -> None:
     else:
         made = f"; rollups built: {', '.join(done.rollups)}" if done.rollups else ""
         console.print(f"Schema {done.before or 'empty'} → {done.after} ({done.level.title}){made}.")
-
-
 
 
 @rollups.command("status")

@@ -61,7 +61,9 @@ def _days(current: Session) -> tuple[dt.date, dt.date]:
         return today - dt.timedelta(days=DEFAULT_DAYS - 1), today
     with mongo.collection(current.settings) as documents:
         sown = seed(documents)
-    added = f"{sown.added:,} sample documents written" if sown.added else f"{sown.documents:,} documents, left as they are"
+    added = (
+        f"{sown.added:,} sample documents written" if sown.added else f"{sown.documents:,} documents, left as they are"
+    )
     console.print(f"Samples   {added}")
     return sown.first, sown.last
 
@@ -85,14 +87,16 @@ def _table(connection: Connection, first: dt.date, last: dt.date) -> Table:
         bounds,
     ).fetchone() or (0, 0, 0)
     table.add_row("readings", f"{readings:,} on {days} days from {sources} sources")
-    reasons = connection.execute("SELECT reason, count(*) FROM reading_rejects GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
+    reasons = connection.execute(
+        "SELECT reason, count(*) FROM reading_rejects GROUP BY 1 ORDER BY 2 DESC, 1"
+    ).fetchall()
     rejects = ", ".join(f"{reason} {count}" for reason, count in reasons) or "none"
     table.add_row("rejects", f"{sum(count for _, count in reasons)}: {rejects}" if reasons else "none")
     for rollup in ROLLUPS:
         if rollup.table != "reading_analytics":
             continue
         row = connection.execute(
-            f"SELECT count(*), sum(events), sum(value_sum) FROM {rollup.name}"  # type: ignore[arg-type]
+            f"SELECT count(*), sum(events), sum(value_sum) FROM {rollup.name}"
             " WHERE bucket >= %(first)s::date::timestamptz AND bucket < %(last)s::date::timestamptz",
             bounds,
         ).fetchone()

@@ -37,7 +37,9 @@ def run_dev(port: int) -> None:
                 time.sleep(0.5)
         for name, process in processes.items():
             if process.poll() is not None:
-                raise HubError(f"the Dagster {name} ended by itself (exit code {process.returncode}); see {logs}/{name}.log")
+                raise HubError(
+                    f"the Dagster {name} ended by itself (exit code {process.returncode}); see {logs}/{name}.log"
+                )
         console.print("Stopping …")
 
 

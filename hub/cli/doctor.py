@@ -25,5 +25,7 @@ def run_doctor(current: Session, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"ok": healthy, "findings": [dataclasses.asdict(finding) for finding in findings]}, indent=2))
     elif current.embedded:
-        console.print(f"\nEmbedded servers stood in for {' and '.join(sorted({'DB_HOST', 'MONGO_URI'} & current.embedded))}.")
+        console.print(
+            f"\nEmbedded servers stood in for {' and '.join(sorted({'DB_HOST', 'MONGO_URI'} & current.embedded))}."
+        )
     return 0 if healthy else 1

@@ -20,9 +20,7 @@ def apply(connection: Connection, rollups: Sequence[Rollup], level: Level) -> li
     would lose buckets whose raw rows are gone.
     """
     with connection.transaction():
-        have: dict[str, str] = dict(
-            connection.execute("SELECT rollup, signature FROM rollup_state").fetchall()
-        )
+        have: dict[str, str] = dict(connection.execute("SELECT rollup, signature FROM rollup_state").fetchall())
         stale = [rollup for rollup in rollups if have.get(rollup.name) != rollup.signature]
         views = _views()
         stale_views = bool(stale) or have.get("views") != digest(views)
@@ -73,9 +71,7 @@ def _create(rollup: Rollup, level: Level) -> str:
     dimensions = "".join(f", {name} text NOT NULL" for name in rollup.dimensions)
     measures = "".join(f", {measure.name} {measure.type}" for measure in rollup.measures)
     key = ", ".join(("bucket", *rollup.dimensions))
-    return (
-        f"CREATE TABLE {rollup.name} (bucket timestamptz NOT NULL{dimensions}{measures}, PRIMARY KEY ({key}))"
-    )
+    return f"CREATE TABLE {rollup.name} (bucket timestamptz NOT NULL{dimensions}{measures}, PRIMARY KEY ({key}))"
 
 
 def _mark_everything(rollup: Rollup) -> str:

@@ -92,7 +92,8 @@ class Rollup:
     """A rollup with the columns `bucket`, the dimensions and the measures.
 
     `bucket` is a count and a unit, such as '1 hour': minutes, hours, days or weeks, in UTC.
-    `parent` is the finer rollup that this one is built on, None for one built on a table.
+    `parent` is the finer rollup that this one is built on, None for one built on a table. Rows of a
+    `streamed` one come all the time: at level 1 its open bucket is left to real-time aggregation.
     """
 
     name: str
@@ -102,12 +103,11 @@ class Rollup:
     dimensions: tuple[str, ...]
     measures: tuple[Measure, ...]
     parent: Rollup | None = None
+    streamed: bool = False
 
     def coarser(self, name: str, *, bucket: str) -> Rollup:
         """A rollup of this one in larger buckets (hierarchical). Raises ValueError unless they fit."""
-        child = dataclasses.replace(
-            self, name=name, source=self.name, time="bucket", bucket=bucket, parent=self
-        )
+        child = dataclasses.replace(self, name=name, source=self.name, time="bucket", bucket=bucket, parent=self)
         if child.seconds % self.seconds or child.seconds <= self.seconds:
             raise ValueError(f"a bucket of {bucket} is no multiple of {self.name}'s {self.bucket}")
         return child
@@ -146,19 +146,14 @@ class Rollup:
     def select(self, *, time_bucket: bool, where: str = "") -> str:
         """The query that the rollup is the result of."""
         measures = ", ".join(
-            f"{measure.combined if self.parent else measure.raw} AS {measure.name}"
-            for measure in self.measures
+            f"{measure.combined if self.parent else measure.raw} AS {measure.name}" for measure in self.measures
         )
         groups = ", ".join(str(number + 1) for number in range(1 + len(self.dimensions)))
-        columns = ", ".join(
-            (f"{self.bucket_sql(time_bucket=time_bucket)} AS bucket", *self.dimensions, measures)
-        )
+        columns = ", ".join((f"{self.bucket_sql(time_bucket=time_bucket)} AS bucket", *self.dimensions, measures))
         condition = f" WHERE {where}" if where else ""
         return f"SELECT {columns} FROM {self.source}{condition} GROUP BY {groups}"
 
     @property
     def signature(self) -> str:
         """A digest of all that the stored rows depend on, parents included."""
-        return digest(
-            json.dumps([self.select(time_bucket=False), self.parent.signature if self.parent else None])
-        )
+        return digest(json.dumps([self.select(time_bucket=False), self.parent.signature if self.parent else None]))

@@ -83,9 +83,7 @@ def wanted(
     return policies
 
 
-def apply_policies(
-    connection: Connection, tables: Sequence[Hypertable], policies: Sequence[Policy]
-) -> list[str]:
+def apply_policies(connection: Connection, tables: Sequence[Hypertable], policies: Sequence[Policy]) -> list[str]:
     """Add, change and remove policies until they are what is wanted; return what was changed."""
     changed = []
     for table in tables:
@@ -102,9 +100,7 @@ def apply_policies(
     kept = {(policy.relation, policy.procedure) for policy in policies}
     for table in tables:
         superfluous = retention_policy(table, dt.timedelta(0))
-        if (table.name, superfluous.procedure) not in kept and current(
-            connection, table.name, superfluous.procedure
-        ):
+        if (table.name, superfluous.procedure) not in kept and current(connection, table.name, superfluous.procedure):
             connection.execute(superfluous.remove, {"relation": table.name})
             changed.append(f"{superfluous.procedure} of {table.name}")
     return changed

@@ -71,9 +71,10 @@ def refresh(
         raise SchemaError(f"the rollup {rollup.name} does not exist. Run `hub db upgrade`.")
     connection.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", (_REFRESH_LOCK, rollup.name))
     try:
-        marks = connection.execute(
-            "SELECT id, bucket FROM rollup_dirty WHERE rollup = %s", (rollup.name,)
-        ).fetchall()
+        marks = connection.execute("SELECT id, bucket FROM rollup_dirty WHERE rollup = %s", (rollup.name,)).fetchall()
+        if rollup.streamed and level.continuous_aggregates:
+            # Once refreshed, an open bucket would hide what comes into it until the next refresh.
+            marks = [mark for mark in marks if mark[1] + dt.timedelta(seconds=rollup.seconds) <= began]
         buckets = {bucket for _, bucket in marks}
         if rebuild:
             buckets |= _buckets(rollup, rebuild)
@@ -88,14 +89,10 @@ def refresh(
                 for window in windows:
                     _recompute(connection, rollup, window, level)
             if windows:
-                connection.execute(
-                    "UPDATE rollup_state SET refreshed_at = now() WHERE rollup = %s", (rollup.name,)
-                )
+                connection.execute("UPDATE rollup_state SET refreshed_at = now() WHERE rollup = %s", (rollup.name,))
             for child in children:
                 mark_dirty(connection, child, {child.floor(bucket) for bucket in buckets})
-            connection.execute(
-                "DELETE FROM rollup_dirty WHERE id = ANY(%s)", ([number for number, _ in marks],)
-            )
+            connection.execute("DELETE FROM rollup_dirty WHERE id = ANY(%s)", ([number for number, _ in marks],))
     finally:
         if not connection.closed:
             connection.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (_REFRESH_LOCK, rollup.name))
@@ -122,7 +119,4 @@ def window_of(start: dt.date, end: dt.date) -> Window:
 
 def refresh_all(connection: Connection, rollups: Sequence[Rollup]) -> list[RefreshReport]:
     """Refresh every rollup that has dirty buckets, each after the one that it is built on."""
-    return [
-        refresh(connection, rollup, [child for child in rollups if child.parent == rollup])
-        for rollup in rollups
-    ]
+    return [refresh(connection, rollup, [child for child in rollups if child.parent == rollup]) for rollup in rollups]

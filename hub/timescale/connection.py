@@ -39,9 +39,7 @@ def parameters(settings: Settings, *, database: str | None = None) -> dict[str, 
 
 
 @contextlib.contextmanager
-def connect(
-    settings: Settings, *, database: str | None = None, autocommit: bool = False
-) -> Iterator[Connection]:
+def connect(settings: Settings, *, database: str | None = None, autocommit: bool = False) -> Iterator[Connection]:
     """Open a connection; its session works in UTC. Leaving the block commits, an exception rolls back.
 
     Raises UnavailableError, DeniedError, SchemaError or HubError in place of what psycopg raises.
@@ -64,14 +62,10 @@ def translated(settings: Settings) -> Iterator[None]:
 def explain(error: psycopg.Error, settings: Settings) -> HubError:
     """The hub's error for one of psycopg."""
     place, text = where(settings), " ".join(str(error).split())
-    if isinstance(
-        error, pg.UndefinedTable | pg.UndefinedColumn | pg.InvalidSchemaName | pg.UndefinedFunction
-    ):
+    if isinstance(error, pg.UndefinedTable | pg.UndefinedColumn | pg.InvalidSchemaName | pg.UndefinedFunction):
         return SchemaError(f"{place} lacks what this version needs ({text}). Run `hub db upgrade`.")
     if isinstance(error, pg.InvalidPassword) or "password authentication failed" in text:
-        return DeniedError(
-            f"{place} refused DB_USER {settings.db_user!r}: wrong password. Correct DB_PASSWORD."
-        )
+        return DeniedError(f"{place} refused DB_USER {settings.db_user!r}: wrong password. Correct DB_PASSWORD.")
     if isinstance(error, pg.InsufficientPrivilege):
         return DeniedError(
             f"{place}: DB_USER {settings.db_user!r} lacks a permission: {text}. Grant it, or use the owner."
@@ -79,16 +73,10 @@ def explain(error: psycopg.Error, settings: Settings) -> HubError:
     if isinstance(error, pg.InvalidCatalogName) or ('database "' in text and "does not exist" in text):
         return SchemaError(f"{place} does not exist. Create it, then run `hub db upgrade`.")
     if isinstance(error, pg.DiskFull | pg.OutOfMemory | pg.ConfigurationLimitExceeded):
-        return UnavailableError(
-            f"{place} has no room left ({text}). Nothing was changed; free space and try again."
-        )
-    if isinstance(
-        error, pg.DeadlockDetected | pg.SerializationFailure | pg.LockNotAvailable | pg.QueryCanceled
-    ):
+        return UnavailableError(f"{place} has no room left ({text}). Nothing was changed; free space and try again.")
+    if isinstance(error, pg.DeadlockDetected | pg.SerializationFailure | pg.LockNotAvailable | pg.QueryCanceled):
         return UnavailableError(f"{place} gave up this transaction ({text}). Nothing was changed; try again.")
-    if isinstance(
-        error, psycopg.OperationalError | pg.AdminShutdown | pg.CrashShutdown | psycopg.InterfaceError
-    ):
+    if isinstance(error, psycopg.OperationalError | pg.AdminShutdown | pg.CrashShutdown | psycopg.InterfaceError):
         return UnavailableError(
             f"{place} cannot be reached or went away ({text}). Nothing was changed; check that it runs."
         )

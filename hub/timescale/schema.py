@@ -85,9 +85,7 @@ def upgrade(settings: Settings) -> Upgrade:
 
 def _create_extension(connection: Connection) -> None:
     """Create TimescaleDB where the server offers it."""
-    offered = connection.execute(
-        "SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'"
-    ).fetchone()
+    offered = connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'").fetchone()
     if offered:
         connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
 

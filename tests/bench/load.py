@@ -97,8 +97,6 @@ def _in_process(settings: Settings, count: int, days: int) -> tuple[float, float
 
 
 def _path() -> dict[str, str]:
-    import os
-
     return {"PATH": os.environ["PATH"], "PYTHONPATH": os.getcwd()}
 
 
@@ -114,12 +112,12 @@ def _ready_rows(settings: Settings, made: list[bytes]) -> list[bytes]:
 
 
 def _copy(settings: Settings, ready: list[bytes]) -> None:
-    with connect(settings) as connection, connection.cursor() as cursor:
-        with cursor.copy(f"COPY reading_analytics ({', '.join(rows.COLUMNS)}) FROM STDIN (FORMAT BINARY)") as stream:
-            stream.write(rows.HEADER)
-            for block in ready:
-                stream.write(block)
-            stream.write(rows.TRAILER)
+    statement = f"COPY reading_analytics ({', '.join(rows.COLUMNS)}) FROM STDIN (FORMAT BINARY)"
+    with connect(settings) as connection, connection.cursor() as cursor, cursor.copy(statement) as stream:
+        stream.write(rows.HEADER)
+        for block in ready:
+            stream.write(block)
+        stream.write(rows.TRAILER)
 
 
 def _empty(settings: Settings) -> None:

@@ -46,7 +46,7 @@ def run() -> Iterator[dict[str, Any]]:
             asyncio.run(_load(port, path, token, rate=50, seconds=2))  # plans, caches, connections
             latencies, failed, size = asyncio.run(_load(port, path, token, rate=RATE, seconds=SECONDS))
             yield {
-                "bench": "proxy rollup of 30 days",
+                "what": "rollup of 30 days",
                 "bucket": name,
                 "requests_per_second": RATE,
                 "requests": len(latencies),
@@ -54,6 +54,7 @@ def run() -> Iterator[dict[str, Any]]:
                 "bytes": size,
                 **{f"p{share}_ms": _percentile(latencies, share) for share in (50, 95, 99)},
                 "max_ms": round(1000 * max(latencies), 1),
+                "load": round(os.getloadavg()[0], 1),
             }
         if shutil.which("wrk"):
             yield _wrk(port, daily, token)
@@ -162,7 +163,7 @@ def _wrk(port: int, path: str, token: str) -> dict[str, Any]:
     assert rate is not None
     assert p99 is not None
     return {
-        "bench": "proxy rollup of 30 days, as fast as it goes",
+        "what": "rollup of 30 days, as fast as it goes",
         "requests_per_second": float(rate[1]),
         "failed": 0 if "Non-2xx" not in text else text[text.index("Non-2xx") :].split("\n")[0],
         "p99_ms": float(p99[1]) * {"us": 0.001, "ms": 1, "s": 1000}[p99[2]],

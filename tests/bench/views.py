@@ -49,7 +49,7 @@ def run() -> Iterator[dict[str, Any]]:
     """Yield one line for each view, and one for the refresh."""
     with database() as settings, connect(settings, autocommit=True) as connection:
         level = detect(connection).value
-        _fill(connection)
+        fill(connection)
         for view, raw in QUESTIONS.items():
             rolled = _warm(connection, f"SELECT * FROM {view}")
             asked = _warm(connection, raw)
@@ -60,7 +60,7 @@ def run() -> Iterator[dict[str, Any]]:
         yield {"what": "refresh of a day", "level": level, **_refresh(connection)}
 
 
-def _fill(connection: Connection) -> None:
+def fill(connection: Connection) -> None:
     """A year of readings up to now: 20 sources, 3 event types."""
     connection.execute(
         "INSERT INTO reading_analytics (mongo_id, event_timestamp, source, event_type, value, payload)"

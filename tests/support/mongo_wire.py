@@ -11,7 +11,6 @@ does not support it refuses with an error rather than answer wrongly.  For compa
 from __future__ import annotations
 
 import contextlib
-
 import itertools
 import json
 import math
@@ -340,8 +339,10 @@ _FIXED_REPLIES["ismaster"] = _FIXED_REPLIES["hello"]
 def _is_date_range(query: Any) -> bool:
     """Whether the filter is a range of dates on one field."""
     conditions = list((query or {}).values())
-    return len(conditions) == 1 and isinstance(conditions[0], Mapping) and isinstance(
-        conditions[0].get("$gte"), DatetimeMS
+    return (
+        len(conditions) == 1
+        and isinstance(conditions[0], Mapping)
+        and isinstance(conditions[0].get("$gte"), DatetimeMS)
     )
 
 
@@ -687,9 +688,7 @@ class WireServer:
 class WireProcess:
     """A `WireServer` in a process that ends with `close()` or with this process, however that ends."""
 
-    def __init__(
-        self, documents: str | os.PathLike[str] | Iterable[Document], options: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, documents: str | os.PathLike[str] | Iterable[Document], options: Mapping[str, Any]) -> None:
         faults: Faults = options.get("faults") or Faults()
         if faults.stall_after_batches is not None or faults.stall_commands:
             raise ValueError("a server in a process of its own cannot stall: nothing could release it")

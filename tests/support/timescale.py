@@ -24,12 +24,8 @@ def install() -> None:
     """Install the npm packages of the lock file, once, also when several test processes ask at the same time."""
     with (FOLDER / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (
-            FOLDER / "node_modules" / "@unni-craftsman" / "pglite" / "dist" / "timescaledb.tar.gz"
-        ).exists():
-            subprocess.run(
-                ["npm", "ci", "--silent"], cwd=FOLDER, check=True, capture_output=True, timeout=300
-            )
+        if not (FOLDER / "node_modules" / "@unni-craftsman" / "pglite" / "dist" / "timescaledb.tar.gz").exists():
+            subprocess.run(["npm", "ci", "--silent"], cwd=FOLDER, check=True, capture_output=True, timeout=300)
 
 
 @contextlib.contextmanager
@@ -39,7 +35,8 @@ def server() -> Iterator[int]:
     process = subprocess.Popen(
         ["node", "server.mjs"], cwd=FOLDER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    assert process.stdin and process.stdout
+    assert process.stdin
+    assert process.stdout
     watchdog = threading.Timer(120, process.kill)  # for a start that hangs
     watchdog.start()
     port = process.stdout.readline()

@@ -1,0 +1,1 @@
+"""Host metrics: sampled by psutil, kept in a spool while the database is away, stored in `system_metrics`."""

@@ -1,0 +1,1 @@
+"""The proxy API: readings, rollups and host metrics over HTTP, and syncs through Dagster."""
