@@ -5,7 +5,6 @@ import datetime as dt
 from collections.abc import Iterator
 
 import dagster as dg
-
 from pydantic import Field
 
 from hub.errors import HubError

@@ -124,5 +124,9 @@ def _per_day(context: dg.AssetExecutionContext, key: dg.AssetKey, report: LoadRe
 def _metadata(key: dg.AssetKey, report: LoadReport) -> dict[str, object]:
     if key == REJECTS:
         reasons: list[tuple[object, ...]] = sorted(report.reasons.items())
-        return {"rejected": report.rejected, "undated": report.undated, "reasons": table(("reason", "documents"), reasons)}
+        return {
+            "rejected": report.rejected,
+            "undated": report.undated,
+            "reasons": table(("reason", "documents"), reasons),
+        }
     return report.to_metadata()

@@ -48,11 +48,21 @@ def collection(settings: Settings, *, patience_seconds: float = 10) -> Iterator[
         options = {name: value for name, value in ours.items() if f"{name.lower()}=" not in given}
         try:
             client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(uri, **options)
-        except (mongo.InvalidURI, mongo.ConfigurationError, ValueError):
-            # The message of these may repeat the string with its password.
-            raise SettingsError("MONGO_URI is malformed: it is no valid MongoDB connection string") from None
+        except (mongo.PyMongoError, ValueError, OSError) as error:
+            raise _unusable(error) from None
         with client:
             yield client[settings.mongo_db_name][settings.mongo_collection]
+
+
+def _unusable(error: Exception) -> HubError:
+    """The error for a connection string that no client can be made of. Its own text may repeat the password."""
+    remedy = "Correct it in .env or the environment."
+    if type(error.__cause__).__module__.startswith("dns."):  # mongodb+srv:// looks its servers up
+        return UnavailableError("MONGO_URI names a host that DNS does not find now. Try again, or correct it.")
+    if isinstance(error, OSError):
+        return SettingsError(f"MONGO_URI names a file that cannot be read ({error.filename}). {remedy}")
+    encode = "percent-encode what is special in the user and the password"
+    return SettingsError(f"MONGO_URI is malformed: no valid MongoDB connection string ({encode}). {remedy}")
 
 
 @contextlib.contextmanager
@@ -73,7 +83,9 @@ def explain(error: mongo.PyMongoError, settings: Settings) -> HubError:
         if error.code in _UNAUTHORIZED:
             return DeniedError(f"{place}: the user lacks a permission ({text}). Grant it the role `read`.")
         if isinstance(error, mongo.CursorNotFound):
-            return UnavailableError(f"{place} expired the cursor in the middle of reading. Nothing was changed; try again.")
+            return UnavailableError(
+                f"{place} expired the cursor in the middle of reading. Nothing was changed; try again."
+            )
         if isinstance(error, mongo.ExecutionTimeout):
             return UnavailableError(f"{place} took too long ({text}). Nothing was changed; try again.")
         return HubError(f"{place} refused the query ({text}).")
@@ -83,5 +95,3 @@ def explain(error: mongo.PyMongoError, settings: Settings) -> HubError:
             " Nothing was changed; check that it runs and that MONGO_URI names it."
         )
     return HubError(f"{place}: {type(error).__name__}: {text}")
-
-

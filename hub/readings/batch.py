@@ -146,7 +146,9 @@ class Converter:
                     time = (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
                     if not mapping.first <= time < mapping.end:
                         raise _Unusual
-                elif options is _NAIVE and any(type(document.get(field)) is dt.datetime for field in mapping.time_fields):
+                elif options is _NAIVE and any(
+                    type(document.get(field)) is dt.datetime for field in mapping.time_fields
+                ):
                     raise _Unusual
                 else:
                     name, time = event_time(document, mapping)
@@ -297,4 +299,3 @@ def _elsewhere(reject: Reject, window: tuple[int, int]) -> bool:
     if reject.day is None or reject.reason.startswith("time_"):
         return False
     return not window[0] <= (reject.day - EPOCH.date()).days * DAY_US < window[1]
-

@@ -64,7 +64,11 @@ class Totals:
 def raw_totals(connection: Connection, start: dt.date, end: dt.date) -> Totals:
     """Totals of the raw readings of the half-open range of UTC days."""
     return _totals(
-        connection, "count(*), count(value), coalesce(sum(value), 0) FROM reading_analytics", "event_timestamp", start, end
+        connection,
+        "count(*), count(value), coalesce(sum(value), 0) FROM reading_analytics",
+        "event_timestamp",
+        start,
+        end,
     )
 
 

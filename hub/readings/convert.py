@@ -37,7 +37,10 @@ _RELAXED = json_util.JSONOptions(
     json_mode=json_util.JSONMode.RELAXED, uuid_representation=UuidRepresentation.STANDARD, tz_aware=True, tzinfo=dt.UTC
 )
 _CANONICAL = json_util.JSONOptions(
-    json_mode=json_util.JSONMode.CANONICAL, uuid_representation=UuidRepresentation.STANDARD, tz_aware=True, tzinfo=dt.UTC
+    json_mode=json_util.JSONMode.CANONICAL,
+    uuid_representation=UuidRepresentation.STANDARD,
+    tz_aware=True,
+    tzinfo=dt.UTC,
 )
 
 encode_json = msgspec.json.Encoder(order=None).encode
@@ -87,7 +90,9 @@ def decode(raw: bytes) -> dict[str, Any]:
         reason = "invalid_utf8" if "utf" in str(error).lower() else "invalid_bson"
         raise Unusable(reason, str(error)) from None
     if has_repeated_keys(raw, document):
-        raise Unusable("repeated_key", "a key stands twice in one document, or a DBRef is malformed: JSON would lose something")
+        raise Unusable(
+            "repeated_key", "a key stands twice in one document, or a DBRef is malformed: JSON cannot hold it"
+        )
     return document
 
 
@@ -124,9 +129,7 @@ def _count_keys(value: Any) -> int:
 
 def _row(document: dict[str, Any], mapping: Mapping) -> Row:
     name, time = event_time(document, mapping)
-    fields: dict[str, Any] = {
-        key: value for key, value in document.items() if key not in _MAPPED and key != name
-    }
+    fields: dict[str, Any] = {key: value for key, value in document.items() if key not in _MAPPED and key != name}
     day = (EPOCH + dt.timedelta(days=time // DAY_US)).date()
     try:
         if "_id" not in document:  # a view can leave it out; without one, documents cannot be told apart
@@ -260,10 +263,8 @@ def _meta(document: dict[str, Any], fields: dict[str, Any]) -> bytes | None:
     if not fields:
         return json_bytes(document["meta"]) if "meta" in document else None
     meta = document.get("meta")
-    if isinstance(meta, dict):
-        merged = dict(meta)
-    else:
-        merged = {"meta": meta} if "meta" in document else {}
+    kept = {"meta": meta} if "meta" in document else {}
+    merged = dict(meta) if isinstance(meta, dict) else kept
     for name, value in fields.items():
         while name in merged:
             name = f"_{name}"
