@@ -47,6 +47,18 @@ dev: $(VENV)/.installed ## The same, then the Dagster UI on :3000 until Ctrl-C
 backfill: $(VENV)/.installed ## Load a range of days in one run: make backfill FROM=2026-01-01 TO=2026-01-31
 	@$(HUB) backfill "$(FROM)" "$(TO)"
 
+.PHONY: backup
+backup: $(VENV)/.installed ## Take a backup, read it back, copy it off-site if BACKUP_URL is set
+	@$(HUB) backup run
+
+.PHONY: restore
+restore: $(VENV)/.installed ## Restore a backup; asks first: make restore BACKUP=latest
+	@$(HUB) restore --backup "$(or $(BACKUP),latest)"
+
+.PHONY: drill
+drill: $(VENV)/.installed ## Restore the newest backup into a scratch database, compare, drop it
+	@$(HUB) backup drill
+
 .PHONY: doctor
 doctor: $(VENV)/.installed ## Is everything as it should be, and what to do if not
 	@$(HUB) doctor

@@ -14,7 +14,9 @@ STALE_AFTER = dt.timedelta(hours=26)
 REJECTED_SHARE = 0.05
 
 
-@dg.asset_check(asset=READINGS, blocking=True, description="On each day, loaded + rejected = read, and the rows are there.")
+@dg.asset_check(
+    asset=READINGS, blocking=True, description="On each day, loaded + rejected = read, and the rows are there."
+)
 def nothing_lost(context: dg.AssetCheckExecutionContext, hub: HubResource) -> dg.AssetCheckResult:
     start, end = days_of(context)
     with hub.clear_failures(), connect(hub.settings()) as connection:

@@ -22,9 +22,7 @@ class RefreshConfig(dg.Config):
     )
 
 
-def build_rollup(
-    rollup: Rollup, rollups: Sequence[Rollup], partitions: dg.PartitionsDefinition
-) -> dg.AssetsDefinition:
+def build_rollup(rollup: Rollup, rollups: Sequence[Rollup], partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
     """The asset of one rollup."""
     children = [child for child in rollups if child.parent == rollup]
 

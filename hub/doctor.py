@@ -108,9 +108,7 @@ def _rights(connection: Connection, settings: Settings) -> Finding:
     if not rows:
         return Finding("role", True, f"{settings.db_user} may read and write every table of the hub")
     lacking = ", ".join(f"{right} on {table}" for table, right in rows)
-    return Finding(
-        "role", False, f"{settings.db_user} lacks {lacking}", f"as the owner: GRANT … TO {settings.db_user}"
-    )
+    return Finding("role", False, f"{settings.db_user} lacks {lacking}", f"as the owner: GRANT … TO {settings.db_user}")
 
 
 def _rollups(connection: Connection, level: Level) -> Finding:
@@ -134,7 +132,9 @@ def _dagster(settings: Settings) -> Iterator[Finding]:
         )  # fmt: skip
         return
     environment = settings.environment()
-    as_dagster = settings.model_copy(update={"db_name": settings.dagster_db_name, "db_user": environment["DAGSTER_DB_USER"]})
+    as_dagster = settings.model_copy(
+        update={"db_name": settings.dagster_db_name, "db_user": environment["DAGSTER_DB_USER"]}
+    )
     if settings.dagster_db_password:
         as_dagster = as_dagster.model_copy(update={"db_password": settings.dagster_db_password})
     with connect(as_dagster) as connection:
@@ -149,7 +149,9 @@ def _disk(folder: Path) -> Finding:
         place = place.parent
     free = shutil.disk_usage(place).free
     text = f"{free / 2**30:.1f} GiB free at {place}"
-    return Finding("disk", free >= MIN_FREE_BYTES, text, "" if free >= MIN_FREE_BYTES else "free some space: 2 GiB at least")
+    return Finding(
+        "disk", free >= MIN_FREE_BYTES, text, "" if free >= MIN_FREE_BYTES else "free some space: 2 GiB at least"
+    )
 
 
 def _folder(folder: Path) -> Finding:
@@ -162,4 +164,6 @@ def _folder(folder: Path) -> Finding:
             "" if writable else f"make it, or set BACKUP_DIR to a folder that you may write to ({parent} is read-only)",
         )  # fmt: skip
     writable = place.is_dir() and os.access(place, os.W_OK)
-    return Finding("backup folder", writable, str(place), "" if writable else "it must be a folder that you may write to")
+    return Finding(
+        "backup folder", writable, str(place), "" if writable else "it must be a folder that you may write to"
+    )

@@ -13,7 +13,12 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from hub.errors import SettingsError
 
 _IDENTIFIER = re.compile(r"^[A-Za-z_][A-Za-z0-9_$-]{0,62}$")
-_CRON_FIELD = re.compile(r"^[0-9A-Za-z*/,\-?#]+$")
+_CRON_PART = re.compile(r"^(?:\*|(?P<first>\w+)(?:-(?P<last>\w+))?)(?:/(?P<step>\d+))?$")
+# Minute, hour, day of the month, month, day of the week (0 and 7 are Sunday).
+_CRON_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+_CRON_NAMES = {"jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"} | {
+    "mon", "tue", "wed", "thu", "fri", "sat", "sun",
+}  # fmt: skip
 
 
 def _comma_list(value: Any) -> Any:
@@ -23,11 +28,24 @@ def _comma_list(value: Any) -> Any:
 
 
 def _cron(value: Any) -> Any:
-    if isinstance(value, str) and not (
-        len(value.split()) == 5 and all(_CRON_FIELD.match(part) for part in value.split())
+    fields = value.split() if isinstance(value, str) else []
+    if len(fields) != len(_CRON_BOUNDS) or not all(
+        _is_cron_part(part, *bounds)
+        for field, bounds in zip(fields, _CRON_BOUNDS, strict=True)
+        for part in field.split(",")
     ):
         raise ValueError("must be a cron expression of five fields, such as '0 10 * * *'")
     return value
+
+
+def _is_cron_part(part: str, low: int, high: int) -> bool:
+    found = _CRON_PART.match(part)
+    numbers = [found["first"], found["last"]] if found else []
+    return found is not None and all(
+        low <= int(number) <= high if number.isdigit() else number.lower() in _CRON_NAMES
+        for number in numbers
+        if number is not None
+    )
 
 
 Cron = Annotated[str, BeforeValidator(_cron)]

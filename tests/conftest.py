@@ -108,6 +108,7 @@ def make_settings(
             "mongo_uri": "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=200",
             "hub_data_dir": tmp_path / "hub",
             "backup_dir": tmp_path / "backups",
+            "reading_compress_after_days": 36_500,  # no background job may rewrite what a test looks at
             "_env_file": None,
         }
         database = {} if "db_name" in given else {"db_name": make_database()}

@@ -43,8 +43,9 @@ def demo() -> None:
 def dev(port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000) -> None:
     """The demo, then the Dagster UI with its daemon, until Ctrl-C."""
     from hub.cli.demo import run_demo
-    from hub.cli.dev import run_dev
+    from hub.cli.dev import refuse_taken, run_dev
 
+    refuse_taken(port)
     with session() as current:
         run_demo(current)
         run_dev(port)

@@ -18,8 +18,6 @@ from hub.errors import HubError
 
 def run_dev(port: int) -> None:
     """Run the webserver and the daemon; returns when either ends or on Ctrl-C, with nothing left running."""
-    if accepts_connections(port):
-        raise HubError(f"port {port} is taken by another program: stop that one, or use `hub dev --port {port + 1}`")
     logs = Path(os.environ["DAGSTER_HOME"]).parent / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     workspace = ["-w", str(PROJECT / "workspace.yaml")]
@@ -41,6 +39,12 @@ def run_dev(port: int) -> None:
                     f"the Dagster {name} ended by itself (exit code {process.returncode}); see {logs}/{name}.log"
                 )
         console.print("Stopping …")
+
+
+def refuse_taken(port: int) -> None:
+    """Raise HubError when another program listens on the port: better before the demo than after it."""
+    if accepts_connections(port):
+        raise HubError(f"port {port} is taken by another program: stop that one, or use `hub dev --port {port + 1}`")
 
 
 def _start(command: Sequence[str], log: Path, stack: contextlib.ExitStack) -> subprocess.Popen[bytes]:

@@ -35,9 +35,7 @@ class EmbeddedPostgres:
     `settings` are server settings such as {"fsync": "off"}; `bin_dir` takes the programs from elsewhere.
     """
 
-    def __init__(
-        self, folder: Path, *, settings: dict[str, str] | None = None, bin_dir: Path | None = None
-    ) -> None:
+    def __init__(self, folder: Path, *, settings: dict[str, str] | None = None, bin_dir: Path | None = None) -> None:
         self.folder = folder.absolute()
         self.data = self.folder / "data"
         self.log = self.folder / "postgres.log"

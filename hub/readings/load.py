@@ -165,7 +165,7 @@ class _Load:
         inserted, total = self._sql("SELECT count(*) FILTER (WHERE is_new), count(*) FROM delta").fetchone() or (0, 0)
         moved = 0
         if total:
-            moved = self._file("move").rowcount
+            moved = self._move()
             self._file("upsert")
             self._sql("INSERT INTO touched SELECT event_timestamp FROM delta")
         return self._finish(
@@ -220,6 +220,20 @@ class _Load:
 
     def _day_in_window(self, day: dt.date | None) -> dt.date | None:
         return day if day and self.window[0].date() <= day < self.window[1].date() else None
+
+    def _move(self) -> int:
+        """Delete the old rows of documents whose time has changed, and take them out of their days' books."""
+        moved = self._file("moved").fetchall()
+        if moved:
+            with self.connection.cursor() as cursor:
+                cursor.executemany("DELETE FROM reading_analytics WHERE mongo_id = %s AND event_timestamp = %s", moved)
+                cursor.executemany("INSERT INTO touched (event_timestamp) VALUES (%s)", [(time,) for _, time in moved])
+                days = Counter(time.astimezone(dt.UTC).date() for _, time in moved)
+                cursor.executemany(
+                    "UPDATE reading_days SET read = read - %(n)s, loaded = loaded - %(n)s WHERE day = %(day)s",
+                    [{"day": day, "n": count} for day, count in days.items()],
+                )
+        return len(moved)
 
     def _mirror(self, max_delete_share: float) -> int:
         for day, doomed, present in self._file("mirror_doomed").fetchall():

@@ -134,7 +134,6 @@ def environment(server: EmbeddedPostgres) -> dict[str, str]:
     return {name: given[name] for name in ("DB_HOST", "DB_PORT", "DB_USER", "DB_PASSWORD")}
 
 
-@pytest.mark.xdist_group("own-server")
 @pytest.mark.parametrize("batch", [1, 3, 8, 10], ids=["at the start", "while comparing", "while copying", "at the end"])
 def test_the_server_is_killed_in_mid_load(own_server: EmbeddedPostgres, wire: WireServer, batch: int) -> None:
     with database(environment(own_server), mongo_uri=wire.uri) as settings:

@@ -24,8 +24,6 @@ from hub.timescale.connection import connect, parameters
 from hub.timescale.schema import upgrade
 from tests.support.proxy import until
 
-pytestmark = pytest.mark.xdist_group("metrics-outage")
-
 NOON = dt.datetime(2026, 3, 5, 12, tzinfo=dt.UTC)
 
 

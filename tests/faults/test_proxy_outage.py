@@ -24,8 +24,6 @@ from hub.timescale.connection import connect, parameters
 from hub.timescale.schema import upgrade
 from tests.support.proxy import START, FakeDagster, assert_problem, client, fill, make_token, serving, until
 
-pytestmark = pytest.mark.xdist_group("proxy-outage")
-
 DAYS = {"from": "2026-03-01", "to": "2026-03-02"}
 ROLLUP = "/api/readings/rollup?from=2026-03-01&to=2026-03-31"
 

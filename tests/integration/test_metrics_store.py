@@ -28,8 +28,6 @@ from hub.timescale.schema import upgrade
 from pipelines.definitions import build_defs
 from tests.conftest import databases
 
-pytestmark = pytest.mark.xdist_group("metrics-store")
-
 _DAYS = itertools.count(1)
 
 

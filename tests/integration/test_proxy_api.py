@@ -28,8 +28,6 @@ from hub.timescale.schema import upgrade
 from tests.conftest import databases
 from tests.support.proxy import START, assert_problem, client, fill, make_token, serving
 
-pytestmark = pytest.mark.xdist_group("proxy-api")
-
 READINGS = 500
 WINDOW = {"from": START.isoformat(), "to": (START + dt.timedelta(days=3)).isoformat()}
 

@@ -15,8 +15,6 @@ from tests.integration.dagster_stack import Stack, dagster_stack, reading, rows_
 from tests.support.mongo_wire import WireServer
 from tests.support.proxy import assert_problem, client, make_token, serving, until
 
-pytestmark = pytest.mark.xdist_group("proxy-dagster")
-
 
 @pytest.fixture(scope="module")
 def stack(postgres: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:

@@ -18,8 +18,6 @@ from hub.timescale.schema import upgrade
 from tests.conftest import databases
 from tests.support.proxy import FakeDagster, fill, make_token, serving
 
-pytestmark = pytest.mark.xdist_group("proxy-openapi")
-
 # What it describes does not depend on any server.
 schema = schemathesis.openapi.from_dict(
     create_app(load_settings(mongo_uri="mongodb://none", db_host="none", db_password="none", _env_file=None)).openapi()

@@ -26,8 +26,6 @@ from hub.timescale.level import Level, detect
 from hub.timescale.schema import upgrade
 from tests.support import timescale
 
-pytestmark = pytest.mark.xdist_group("wasm")
-
 HOUR = dt.timedelta(hours=1)
 _READINGS = [rollup for rollup in ROLLUPS if rollup.table == "reading_analytics"]
 
@@ -48,9 +46,7 @@ def wasm_settings() -> Iterator[Settings]:
 
 
 @pytest.fixture(params=["server", "wasm"])
-def level_settings(
-    request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
-) -> Settings:
+def level_settings(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Settings:
     name = "settings" if request.param == "server" else "wasm_settings"
     settings: Settings = request.getfixturevalue(name)
     with connect(settings) as connection:
@@ -88,9 +84,7 @@ def empty(db: Connection) -> None:
     """Remove every reading, and with it every bucket."""
     with db.transaction():
         db.execute("DELETE FROM reading_analytics")
-        mark_dirty(
-            db, READING_HOURLY, [row[0] for row in db.execute("SELECT bucket FROM reading_hourly").fetchall()]
-        )
+        mark_dirty(db, READING_HOURLY, [row[0] for row in db.execute("SELECT bucket FROM reading_hourly").fetchall()])
     refresh_all(db, _READINGS)
 
 
@@ -170,9 +164,7 @@ def test_a_bucket_whose_readings_are_gone_goes_too(db: Connection) -> None:
     insert(db, ("1", day + 3 * HOUR, "kobo", "session", 1.0), ("2", day + 4 * HOUR, "web", "article", 1.0))
     refresh_all(db, _READINGS)
     with db.transaction():
-        db.execute(
-            "DELETE FROM reading_analytics WHERE source = 'kobo' AND event_timestamp = %s", (day + 3 * HOUR,)
-        )
+        db.execute("DELETE FROM reading_analytics WHERE source = 'kobo' AND event_timestamp = %s", (day + 3 * HOUR,))
         mark_dirty(db, READING_HOURLY, [day + 3 * HOUR])
     refresh_all(db, _READINGS)
     assert [row[1] for row in rows(db, READING_HOURLY, day)] == ["web"]
@@ -251,10 +243,9 @@ def test_policies_are_set_once_changed_when_the_settings_change_and_removed(db: 
         pytest.skip("policies are TimescaleDB's, level 1")
 
     def apply_for(compress: int, retention: int | None) -> list[str]:
-        return apply_policies(
-            db, [READING_ANALYTICS], wanted([READING_ANALYTICS], _READINGS, compress, retention)
-        )
+        return apply_policies(db, [READING_ANALYTICS], wanted([READING_ANALYTICS], _READINGS, compress, retention))
 
+    apply_for(30, None)
     assert apply_for(30, None) == []
     assert apply_for(45, 120) == [
         "policy_compression of reading_analytics",
@@ -283,9 +274,7 @@ def test_the_views_answer_the_questions_that_people_ask(db: Connection) -> None:
     made += [("v9", today - 10 * 24 * HOUR, "web", "article", 30.0)]
     insert(db, *made)
     refresh_all(db, _READINGS)
-    streaks = db.execute(
-        "SELECT first_day, last_day, days, is_current FROM reading_streaks ORDER BY 1"
-    ).fetchall()
+    streaks = db.execute("SELECT first_day, last_day, days, is_current FROM reading_streaks ORDER BY 1").fetchall()
     assert ((today - 48 * HOUR).date(), today.date(), 3, True) in streaks
     assert ((today - 240 * HOUR).date(), (today - 240 * HOUR).date(), 1, False) in streaks
     top = db.execute(
@@ -296,9 +285,7 @@ def test_the_views_answer_the_questions_that_people_ask(db: Connection) -> None:
     day = db.execute("SELECT sum(events), sum(value_sum) FROM reading_last_24_hours").fetchone()
     assert day is not None
     assert day[0] in (1, 2)  # yesterday's midnight is still within 24 hours during the first hour of a day
-    year = db.execute(
-        "SELECT source, sum(events) FROM reading_year_by_source GROUP BY 1 ORDER BY 1"
-    ).fetchall()
+    year = db.execute("SELECT source, sum(events) FROM reading_year_by_source GROUP BY 1 ORDER BY 1").fetchall()
     assert year == [("kobo", 3), ("web", 1)]
     weekday = db.execute(
         "SELECT events FROM reading_weekday_hours WHERE weekday = %s AND hour = 0", (today.isoweekday(),)
