@@ -19,13 +19,17 @@ FORGOTTEN_AFTER = dt.timedelta(days=7)
 KINDS = ("cpu", "disk", "memory", "network", "uptime")
 
 
-@dg.observable_source_asset(
-    key=SYSTEM_METRICS,
-    group_name="source",
-    description="Host metrics, written by `hub metrics collect` on each host every minute. Not made here, only read.",
-    metadata={"kinds": ", ".join(KINDS)},
-    tags={"dagster/kind/postgres": "", "dagster/kind/timescaledb": ""},
-    owners=OWNERS,
+@dg.multi_observable_source_asset(
+    specs=[
+        dg.AssetSpec(
+            SYSTEM_METRICS,
+            group_name="source",
+            description="Host metrics, written by `hub metrics collect` on each host every minute. Not made here, only read.",
+            metadata={"kinds": ", ".join(KINDS)},
+            kinds={"postgres", "timescaledb"},
+            owners=OWNERS,
+        )
+    ]
 )
 def system_metrics(hub: HubResource) -> dg.ObserveResult:
     now = dt.datetime.now(dt.UTC)
