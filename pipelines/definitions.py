@@ -8,6 +8,7 @@ from assets import checks, readings, rollups
 from assets.partitions import daily
 from hub.rollups.declared import ROLLUPS
 from hub.settings import load_definition_settings
+from pipelines.alerts import build_alerts
 from pipelines.backups import build_backups
 from pipelines.jobs import build_readings_job
 from pipelines.metrics import build_metrics
@@ -38,7 +39,9 @@ def build_defs(overrides: Mapping[str, object] | None = None) -> dg.Definitions:
         resources={**resources(settings), **(overrides or {})},
         executor=dg.in_process_executor,
     )
-    return dg.Definitions.merge(definitions, build_metrics(settings), build_report(settings), build_backups(settings))
+    return dg.Definitions.merge(
+        definitions, build_metrics(settings), build_report(settings), build_backups(settings), build_alerts()
+    )
 
 
 @dg.definitions

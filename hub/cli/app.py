@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 from typing import Annotated
 
 import typer
@@ -79,6 +80,19 @@ def gitops(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> N
     from hub.gitops.__main__ import main as agent
 
     raise typer.Exit(agent(arguments or ["--help"]))
+
+
+@app.command()
+def notify(
+    topic: str,
+    well: Annotated[bool, typer.Option("--well", help="The topic is well again; nothing is read.")] = False,
+) -> None:
+    """Tell NOTIFY_URLS that TOPIC fails, with the problem from standard input: once until `--well`."""
+    from hub.notify import tell
+
+    problem = None if well else sys.stdin.read().strip() or "no details given"
+    with session() as current:
+        console.print(tell(current.settings, topic, problem).value)
 
 
 @app.command()

@@ -12,8 +12,10 @@ from rich.table import Table
 from hub import mongo
 from hub.cli.launch import launch_range
 from hub.cli.session import Session, console
+from hub.errors import HubError
 from hub.readings.seed import DEFAULT_DAYS, seed
 from hub.rollups.declared import ROLLUPS
+from hub.settings import Settings
 from hub.timescale import connection as postgres
 from hub.timescale.connection import Connection, connect
 from hub.timescale.schema import upgrade
@@ -45,6 +47,7 @@ def run_demo(current: Session) -> None:
     with connect(settings) as connection:
         unchanged = _counts(connection) == before
         table = _table(connection, first, last)
+    table.add_row("backup", _backup(settings))
     console.print(table)
     if unchanged:
         console.print("[green]No row changed[/green]: everything was loaded already, and loading again is harmless.")
@@ -52,6 +55,19 @@ def run_demo(current: Session) -> None:
     console.print("Next:  [bold]make dev[/bold]    the Dagster UI on http://127.0.0.1:3000")
     console.print("       [bold]make doctor[/bold] what is set up, and what is missing")
     console.print("       set MONGO_URI in .env (see .env.example) to load readings of your own")
+
+
+def _backup(settings: Settings) -> str:
+    """Take a backup and read it back. Raises HubError when either goes wrong."""
+    from hub.backups.routine import run_backup, run_verify
+    from hub.backups.run import Wanted
+
+    with console.status("Taking a backup, and reading it back"):
+        taken = run_backup(settings, Wanted.of(settings, []))
+        _, verified = run_verify(settings, taken.name)
+    if not verified.ok:
+        raise HubError(f"the backup {taken.name} is damaged: see `hub backup show {taken.name}`")
+    return f"{taken.name}: {taken.manifest.rows:,} rows, {taken.manifest.bytes / 2**20:.1f} MiB, every byte read back"
 
 
 def _days(current: Session) -> tuple[dt.date, dt.date]:

@@ -48,6 +48,8 @@ def session() -> Iterator[Session]:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
+    # A shell starts background jobs with SIGINT ignored, and children would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         # What the user did set is checked before any server starts; these stand for what servers will add.
         given = configured()

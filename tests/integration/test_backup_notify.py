@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import http.server
-import json
 import logging
 import threading
 from collections.abc import Iterator
@@ -18,39 +16,13 @@ from hub.errors import HubError, SettingsError, UnavailableError
 from hub.notify import Told, send, tell
 from hub.settings import Settings
 from hub.timescale.connection import connect
-
-
-class Receiver(http.server.ThreadingHTTPServer):
-    """Takes what apprise's json:// sends; refuses while `refusing`."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.messages: list[tuple[str, str]] = []
-        self.refusing = False
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        server = self.server
-        assert isinstance(server, Receiver)
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if not server.refusing:
-            server.messages.append((body["title"], body["message"]))
-        self.send_response(500 if server.refusing else 200)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+from tests.support.receiver import Receiver, receiving
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    with Receiver() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with receiving() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

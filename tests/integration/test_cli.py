@@ -274,7 +274,7 @@ def test_the_doctor_says_when_the_collection_is_another(
 
 def test_hub_env_is_for_a_shell_whatever_the_password(tmp_path: Path) -> None:
     password = 'it\'s $HOME `id` "x" \\ ; #'
-    environment = bare(GOOD | {"DB_PASSWORD": password, "HUB_DATA_DIR": str(tmp_path / "data")})
+    environment = bare(GOOD | {"DB_PASSWORD": password, "HUB_DATA_DIR": str(tmp_path / "data"), "BACKUP_DIR": str(tmp_path / "backups")})
     script = f'eval "$({HUB} env)" && "{sys.executable}" -c "import json, os; print(json.dumps(dict(os.environ)))"'
     names = ("DB_PASSWORD", "DAGSTER_DB_PASSWORD")
     done = subprocess.run(
@@ -318,7 +318,7 @@ def left_running(folder: Path) -> list[psutil.Process]:
 
 
 def demo_environment(folder: Path) -> dict[str, str]:
-    return bare({"HUB_DATA_DIR": str(folder / "data")})
+    return bare({"HUB_DATA_DIR": str(folder / "data"), "BACKUP_DIR": str(folder / "backups")})
 
 
 def test_hub_demo_shows_sample_readings_and_a_second_one_changes_nothing(demo_folder: Path) -> None:
