@@ -332,7 +332,14 @@ def test_hub_demo_shows_sample_readings_and_a_second_one_changes_nothing(demo_fo
     second = hub("demo", environment=demo_environment(demo_folder), folder=demo_folder)
     assert second.returncode == 0, second.stdout + second.stderr
     assert "No row changed" in second.stdout
-    assert table_of(second.stdout) == table_of(first.stdout) != []
+    assert without_backup(table_of(second.stdout)) == without_backup(table_of(first.stdout)) != []
+    assert "edef without_backup(table: list[str]) -> list[str]:
+    """The rows of the summary that a second demo repeats: each takes a backup of its own."""
+    rows = iter(table)
+    return [row for row in rows if not row.startswith("│ backup")]
+
+
+very byte read back" in second.stdout
     assert left_running(demo_folder) == []
 
 
