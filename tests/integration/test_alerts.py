@@ -82,7 +82,9 @@ def test_a_failing_job_is_told_once_and_its_recovery_once(
         assert [title for title, _ in receiver.messages][1:] == ["Reading Hub: job readings works again"]
 
 
-def test_stale_readings_are_told_until_a_new_one_is_loaded(hub: HubResource, receiver: Receiver, wire: WireServer) -> None:
+def test_stale_readings_are_told_until_a_new_one_is_loaded(
+    hub: HubResource, receiver: Receiver, wire: WireServer
+) -> None:
     settings = hub.settings()
     today = dt.datetime.now(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 

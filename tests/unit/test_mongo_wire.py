@@ -54,9 +54,7 @@ def raw_documents(collection: Collection[Any], **options: Any) -> list[bytes]:
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 BAD_UTF8 = document(element(0x10, b"_id", b"\x02\0\0\0"), element(2, b"text", b"\x03\0\0\0\xff\xfe\0"))
-DUPLICATES = document(
-    element(0x10, b"_id", b"\x03\0\0\0"), *(element(0x10, b"a", bytes([i, 0, 0, 0])) for i in (7, 8))
-)
+DUPLICATES = document(element(0x10, b"_id", b"\x03\0\0\0"), *(element(0x10, b"a", bytes([i, 0, 0, 0])) for i in (7, 8)))
 MALFORMED = document(element(0x10, b"_id", b"\x04\0\0\0"), element(0x42, b"what", b"????"))
 VALUES = bson.encode(
     {
@@ -232,9 +230,7 @@ def test_writes() -> None:
         assert server.documents[0] == VALUES
         with pytest.raises(BulkWriteError):
             events.insert_many([{"_id": 9}, {"_id": 2}])
-        assert events.update_one(
-            {"_id": 1}, {"$set": {"l": Int64(6), "new": "x"}, "$unset": {"b": 1}}
-        ).modified_count
+        assert events.update_one({"_id": 1}, {"$set": {"l": Int64(6), "new": "x"}, "$unset": {"b": 1}}).modified_count
         assert server.documents[0] == bson.encode(
             {
                 "_id": 1,
@@ -248,9 +244,7 @@ def test_writes() -> None:
         assert events.update_many({"a": 1}, {"$set": {"a": 2}}).modified_count == 2
         assert events.replace_one({"_id": 2}, {"z": 1}).matched_count == 1
         assert events.update_one({"_id": 7}, {"$set": {"u": 1}}, upsert=True).upserted_id == 7
-        events.bulk_write(
-            [UpdateOne({"_id": 7}, {"$set": {"u": 2}}), UpdateOne({"_id": 3}, {"$set": {"u": 2}})]
-        )
+        events.bulk_write([UpdateOne({"_id": 7}, {"$set": {"u": 2}}), UpdateOne({"_id": 3}, {"$set": {"u": 2}})])
         assert list(events.find({"_id": {"$ne": 1}}, sort=[("_id", 1)])) == [
             {"_id": 2, "z": 1}, {"_id": 3, "a": 2, "u": 2}, {"_id": 7, "u": 2}, {"_id": 9},
         ]  # fmt: skip
@@ -373,8 +367,7 @@ def test_drop_connections_and_concurrent_clients() -> None:
     with WireServer(small(500)) as server, connect(server.uri) as events:
         results: list[int] = []
         readers = [
-            threading.Thread(target=lambda: results.append(len(list(events.find(batch_size=7)))))
-            for _ in range(8)
+            threading.Thread(target=lambda: results.append(len(list(events.find(batch_size=7))))) for _ in range(8)
         ]
         for reader in readers:
             reader.start()
