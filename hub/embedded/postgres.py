@@ -107,6 +107,8 @@ class EmbeddedPostgres:
         user = pwd.getpwnam(_UNPRIVILEGED)
         drop = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
         keep = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--pdeathsig=INT"]
+        # Without this, access(2) disregards capabilities, and initdb asks it whether it may run postgres.
+        keep.append("--securebits=+no_setuid_fixup")
         return [setpriv, *drop, *keep, *command]
 
     def _create(self) -> None:

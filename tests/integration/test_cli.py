@@ -274,7 +274,10 @@ def test_the_doctor_says_when_the_collection_is_another(
 
 def test_hub_env_is_for_a_shell_whatever_the_password(tmp_path: Path) -> None:
     password = 'it\'s $HOME `id` "x" \\ ; #'
-    environment = bare(GOOD | {"DB_PASSWORD": password, "HUB_DATA_DIR": str(tmp_path / "data"), "BACKUP_DIR": str(tmp_path / "backups")})
+    environment = bare(
+        GOOD
+        | {"DB_PASSWORD": password, "HUB_DATA_DIR": str(tmp_path / "data"), "BACKUP_DIR": str(tmp_path / "backups")}
+    )
     script = f'eval "$({HUB} env)" && "{sys.executable}" -c "import json, os; print(json.dumps(dict(os.environ)))"'
     names = ("DB_PASSWORD", "DAGSTER_DB_PASSWORD")
     done = subprocess.run(
@@ -333,14 +336,13 @@ def test_hub_demo_shows_sample_readings_and_a_second_one_changes_nothing(demo_fo
     assert second.returncode == 0, second.stdout + second.stderr
     assert "No row changed" in second.stdout
     assert without_backup(table_of(second.stdout)) == without_backup(table_of(first.stdout)) != []
-    assert "edef without_backup(table: list[str]) -> list[str]:
-    """The rows of the summary that a second demo repeats: each takes a backup of its own."""
-    rows = iter(table)
-    return [row for row in rows if not row.startswith("│ backup")]
-
-
-very byte read back" in second.stdout
+    assert "every byte read back" in second.stdout
     assert left_running(demo_folder) == []
+
+
+def without_backup(table: list[str]) -> list[str]:
+    """The rows of the summary that a second demo repeats: each takes a backup of its own."""
+    return [row for row in table if not row.startswith("│ backup")]
 
 
 def table_of(output: str) -> list[str]:
