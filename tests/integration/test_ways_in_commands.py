@@ -75,7 +75,9 @@ def test_make_backfill_loads_every_day_of_a_range_in_one_run(
     readings: WireServer, settings: Settings, dagster_environment: dict[str, str]
 ) -> None:
     # A dry run, so that make installs nothing; its last line is what it would run.
-    planned = run_command(dagster_environment, "make", "-n", "backfill", f"FROM={FIRST}", f"TO={LAST}")
+    # Below `make test` it would also say which folder it enters and leaves.
+    dry = ("make", "-n", "--no-print-directory")
+    planned = run_command(dagster_environment, *dry, "backfill", f"FROM={FIRST}", f"TO={LAST}")
     command = shlex.split(planned.splitlines()[-1])
     assert command == [".venv/bin/hub", "backfill", FIRST, LAST]
     run_command(dagster_environment, "hub", *command[1:])
