@@ -10,7 +10,8 @@ from hub.readings import checks
 from hub.rollups.model import Rollup
 from hub.timescale.connection import connect
 
-STALE_AFTER = dt.timedelta(hours=26)
+STALE_HOURS = 26
+STALE_AFTER = dt.timedelta(hours=STALE_HOURS)
 REJECTED_SHARE = 0.05
 
 
@@ -36,7 +37,7 @@ def nothing_lost(context: dg.AssetCheckExecutionContext, hub: HubResource) -> dg
     )
 
 
-@dg.asset_check(asset=READINGS, description=f"The newest reading is younger than {STALE_AFTER}.")
+@dg.asset_check(asset=READINGS, description=f"The newest reading is younger than {STALE_HOURS} hours.")
 def fresh(hub: HubResource) -> dg.AssetCheckResult:
     with hub.clear_failures(), connect(hub.settings()) as connection:
         newest = checks.newest_reading(connection)

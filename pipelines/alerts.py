@@ -4,7 +4,7 @@ import datetime as dt
 
 import dagster as dg
 
-from assets.checks import STALE_AFTER
+from assets.checks import STALE_AFTER, STALE_HOURS
 from assets.engine import HubResource
 from hub.notify import tell
 from hub.readings.checks import newest_reading
@@ -51,7 +51,7 @@ def run_succeeded(context: dg.RunStatusSensorContext, hub: HubResource) -> None:
     target=None,
     minimum_interval_seconds=_STALE_SECONDS,
     default_status=_RUNNING,
-    description=f"Tells NOTIFY_URLS when the newest reading is older than {STALE_AFTER}, and when it no longer is.",
+    description=f"Tells NOTIFY_URLS when the newest reading is older than {STALE_HOURS} hours, and when it no longer is.",
 )
 def readings_stale(hub: HubResource) -> dg.SkipReason:
     settings = hub.settings()
