@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,25 +10,13 @@ from typing import Annotated
 import typer
 
 from hub.cli.backup_views import as_json, list_table, plan_lines, shown, tell_verification
-from hub.cli.session import console, session
-from hub.embedded.session import configured
+from hub.cli.session import console, given_settings, session
 from hub.errors import SettingsError
-from hub.settings import Settings, load_settings
 
 backup = typer.Typer(no_args_is_help=True, help="Take, look at, verify, rotate and drill backups.")
 
 Name = Annotated[str, typer.Argument(help="Name of a backup; `hub backup list` shows them.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON in place of text.")]
-
-
-@contextlib.contextmanager
-def _no_servers() -> Iterator[Settings]:
-    """The settings, for commands that only look into BACKUP_DIR: nothing is started."""
-    given = configured()
-    pending: dict[str, str] = {} if "MONGO_URI" in given else {"mongo_uri": "mongodb://embedded"}
-    if "DB_HOST" not in given:
-        pending |= {"db_host": "embedded", "db_password": "embedded"}
-    yield load_settings(**pending)
 
 
 @backup.command("run")
@@ -74,9 +61,9 @@ def list_(
     from hub.backups.model import State
     from hub.backups.store import Store
 
-    with _no_servers() as settings:
-        store = Store(settings.backup_dir)
-        backups, bad = store.backups()
+    settings = given_settings()
+    store = Store(settings.backup_dir)
+    backups, bad = store.backups()
     if verified:
         backups, bad = [one for one in backups if one.state is State.VERIFIED], {}
     if as_json_:
@@ -104,8 +91,8 @@ def show(
     from hub.backups.store import Store
     from hub.cli.backup_views import show_backup
 
-    with _no_servers() as settings:
-        found = Store(settings.backup_dir).find(name)
+    settings = given_settings()
+    found = Store(settings.backup_dir).find(name)
     if as_json_:
         print(json.dumps(as_json(found, full=True), indent=2))
     else:
@@ -140,8 +127,8 @@ def prune(
     if dry_run:
         from hub.backups.retention import prune as plan_only
 
-        with _no_servers() as settings:
-            done = plan_only(settings, dry_run=True)
+        settings = given_settings()
+        done = plan_only(settings, dry_run=True)
     else:
         with session() as current:
             done = run_prune(current.settings)
@@ -153,8 +140,8 @@ def pin(name: Name, off: Annotated[bool, typer.Option("--off", help="Let retenti
     """Keep a backup for good."""
     from hub.backups.store import Store
 
-    with _no_servers() as settings:
-        Store(settings.backup_dir).pin(name, not off)
+    settings = given_settings()
+    Store(settings.backup_dir).pin(name, not off)
     console.print(f"{name} is {'no longer pinned' if off else 'pinned'}.")
 
 
@@ -190,7 +177,8 @@ def fetch(name: Annotated[str, typer.Argument(help="Name of a copy, or latest.")
     """Bring a copy from BACKUP_URL into BACKUP_DIR, decrypted and verified."""
     from hub.backups.offsite import fetch as bring
 
-    with _no_servers() as settings, shown() as report:
+    settings = given_settings()
+    with shown() as report:
         done = bring(settings, name, report=report)
     console.print(
         f"{done.name} is in {settings.backup_dir.absolute()}, verified. `hub restore --backup {done.name}` restores it."

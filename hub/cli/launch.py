@@ -16,8 +16,7 @@ from hub.rollups.declared import ROLLUPS
 from hub.settings import Settings
 
 ASSETS = ("reading_analytics", "reading_rejects", *(rollup.name for rollup in ROLLUPS))
-# What a person wants to see of Dagster's log: the assets' own lines, checks, and what went wrong.
-_STEP = re.compile(r"- (?P<event>STEP_START|ASSET_CHECK_EVALUATION|STEP_FAILURE|RUN_FAILURE|ASSET_MATERIALIZATION) -")
+# What a person wants to see of Dagster's log: the assets' own lines.
 _OWN_LINE = re.compile(r" - (?P<step>\w+) - (?P<text>[\d,]+ (?:documents|readings|buckets) .*)$")
 
 

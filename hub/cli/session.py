@@ -51,12 +51,7 @@ def session() -> Iterator[Session]:
     # A shell starts background jobs with SIGINT ignored, and children would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        # What the user did set is checked before any server starts; these stand for what servers will add.
-        given = configured()
-        pending: dict[str, str] = {} if "MONGO_URI" in given else {"mongo_uri": "mongodb://embedded"}
-        if "DB_HOST" not in given:
-            pending |= {"db_host": "embedded", "db_password": "embedded"}
-        load_settings(**pending)
+        given_settings()  # what is wrong is told before any server starts
         with servers() as embedded:
             os.environ.update(embedded)
             settings = load_settings()
@@ -67,6 +62,18 @@ def session() -> Iterator[Session]:
             yield Session(settings, frozenset(embedded))
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def given_settings() -> Settings:
+    """The settings as the user gave them, checked; nothing is started.
+
+    Placeholders stand for what embedded servers would add. Raises SettingsError.
+    """
+    given = configured()
+    pending: dict[str, str] = {} if "MONGO_URI" in given else {"mongo_uri": "mongodb://embedded"}
+    if "DB_HOST" not in given:
+        pending |= {"db_host": "embedded", "db_password": "embedded"}
+    return load_settings(**pending)
 
 
 def _dagster_home(settings: Settings) -> None:

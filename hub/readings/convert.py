@@ -228,11 +228,10 @@ def reject_id(raw: bytes, document: dict[str, Any] | None) -> str:
 def decode_id(raw: bytes) -> dict[str, Any] | None:
     """The `_id` of a document whose other fields cannot be decoded; MongoDB stores it first."""
     try:
-        lenient: CodecOptions[dict[str, Any]] = OPTIONS.with_options(unicode_decode_error_handler="strict")
         if raw[5:9] == b"_id\0":
             length = _ID_SIZES.get(raw[4]) or int.from_bytes(raw[9:13], "little") + _ID_PREFIXES[raw[4]]
             body = raw[4 : 9 + length] + b"\0"
-            return bson.decode((len(body) + 4).to_bytes(4, "little") + body, lenient)
+            return bson.decode((len(body) + 4).to_bytes(4, "little") + body, OPTIONS)
     except (bson.errors.BSONError, ValueError, LookupError):
         pass
     return None
