@@ -54,9 +54,14 @@ def collector(settings: Settings, tmp_path: Path) -> Collector:
 
 
 def stored(settings: Settings) -> list[dt.datetime]:
-    """The times of the stored samples, in the order in which they were written."""
+    """The times of the stored samples, in the order of the transactions that wrote them.
+
+    Not by ctid: a table that grows by several pages at once fills them in any order.
+    """
     with connect(settings) as connection:
-        rows = connection.execute("SELECT time FROM system_metrics WHERE metric_type = 'cpu' ORDER BY ctid")
+        rows = connection.execute(
+            "SELECT time FROM system_metrics WHERE metric_type = 'cpu' ORDER BY xmin::text::bigint, time"
+        )
         return [time for (time,) in rows]
 
 
