@@ -6,6 +6,15 @@ BIN := $(VENV)/bin
 HUB := $(BIN)/hub
 .DEFAULT_GOAL := help
 
+# Compose runs in its own folder, as the GitOps agent has it. A changed file behind a mount changes a label: without it,
+# Compose would leave the container as it is.
+COMPOSE := $(foreach name,grafana loki promtail alloy,CONTENT_$(shell echo $(name) | tr a-z A-Z)=$$(find compose/$(name) -type f -print0 | sort -z | xargs -0 cat | sha256sum | cut -c1-12)) docker compose --env-file .env --file compose/compose.yaml
+# `make init` has been here: the daily commands run in the stack's code location.
+STACK := $(shell grep -qs '^POSTGRES_PASSWORD=.' .env && echo yes)
+RUN_HUB := $(if $(STACK),$(COMPOSE) exec $(shell test -t 0 || echo -T) dagster-code hub,$(HUB))
+HUB_NEEDS := $(if $(STACK),,$(VENV)/.installed)
+BACKUP_FOLDER := $(or $(BACKUP_DIR),$(shell sed -n 's/^BACKUP_DIR=//p' .env 2>/dev/null),backups)
+
 .PHONY: help
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -31,6 +40,7 @@ install: $(VENV)/.installed ## The environment in .venv, from the lock file
 .PHONY: lock
 lock: $(VENV)/.installed-dev ## Resolve the lock files anew (after a change of pyproject.toml)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --group build pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --group build --extra s3 --extra age --extra k8s pyproject.toml -c requirements.lock -o requirements-image.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --group build --group dev pyproject.toml -c requirements.lock -o requirements-dev.lock
 
 # --- Looking at it, no Docker needed ----------------------------------------------------------------------
@@ -43,25 +53,74 @@ demo: $(VENV)/.installed ## Sample readings from MongoDB to rollups, on embedded
 dev: $(VENV)/.installed ## The same, then the Dagster UI on :3000 until Ctrl-C
 	@$(HUB) dev
 
+# --- Every day; in the stack where `make init` has set one up, on this machine otherwise ---------------------
+
 .PHONY: backfill
-backfill: $(VENV)/.installed ## Load a range of days in one run: make backfill FROM=2026-01-01 TO=2026-01-31
-	@$(HUB) backfill "$(FROM)" "$(TO)"
+backfill: $(HUB_NEEDS) ## Load a range of days in one run: make backfill FROM=2026-01-01 TO=2026-01-31
+	@$(RUN_HUB) backfill "$(FROM)" "$(TO)"
 
 .PHONY: backup
-backup: $(VENV)/.installed ## Take a backup, read it back, copy it off-site if BACKUP_URL is set
-	@$(HUB) backup run
+backup: $(HUB_NEEDS) ## Take a backup, read it back, copy it off-site if BACKUP_URL is set
+	@$(RUN_HUB) backup run
 
 .PHONY: restore
-restore: $(VENV)/.installed ## Restore a backup; asks first: make restore BACKUP=latest
-	@$(HUB) restore --backup "$(or $(BACKUP),latest)"
+restore: $(HUB_NEEDS) ## Restore a backup; asks first: make restore BACKUP=latest
+	@$(RUN_HUB) restore --backup "$(or $(BACKUP),latest)"
 
 .PHONY: drill
-drill: $(VENV)/.installed ## Restore the newest backup into a scratch database, compare, drop it
-	@$(HUB) backup drill
+drill: $(HUB_NEEDS) ## Restore the newest backup into a scratch database, compare, drop it
+	@$(RUN_HUB) backup drill
 
 .PHONY: doctor
-doctor: $(VENV)/.installed ## Is everything as it should be, and what to do if not
-	@$(HUB) doctor
+doctor: $(HUB_NEEDS) ## Is everything as it should be, and what to do if not
+	@$(RUN_HUB) doctor
+
+# --- The stack (Docker Compose) ------------------------------------------------------------------------------
+
+.PHONY: init
+init: ## Write .env with generated secrets for the stack; what is there stays
+	@compose/init.sh
+
+.PHONY: up
+up: prepare ## Start the stack, or bring it to what the files say
+	@$(COMPOSE) up --detach --wait --wait-timeout 600 --remove-orphans
+	@echo "Grafana http://127.0.0.1:3001 (admin, GF_SECURITY_ADMIN_PASSWORD of .env) · Dagster http://127.0.0.1:3000 · API http://127.0.0.1:8085/docs"
+
+# Volumes are external, so that no command of Compose can remove them; the backup folder belongs to the image's user.
+.PHONY: prepare
+prepare:
+	@test -s .env || { echo "There is no .env: run make init first."; exit 1; }
+	@$(COMPOSE) config --quiet
+	@$(COMPOSE) build
+	@for volume in $$($(COMPOSE) --profile '*' config --volumes); do docker volume create "$$volume" >/dev/null; done
+	@mkdir -p "$(BACKUP_FOLDER)"
+	@docker run --rm --network none --user 0 --cap-drop ALL --cap-add CHOWN --volume "$(abspath $(BACKUP_FOLDER)):/backups" reading-hub:latest chown 10001:10001 /backups
+
+.PHONY: down
+down: ## Stop the stack; the data stays
+	@$(COMPOSE) --profile '*' down
+
+.PHONY: restart
+restart: ## Restart the stack, or one service: make restart SERVICE=grafana
+	@$(COMPOSE) restart $(SERVICE)
+
+.PHONY: logs
+logs: ## Follow the logs, of one service: make logs SERVICE=dagster-code
+	@$(COMPOSE) logs --follow --tail 100 $(SERVICE)
+
+.PHONY: ps
+ps: ## The services of the stack and how they are
+	@$(COMPOSE) ps --all
+
+.PHONY: upgrade
+upgrade: ## After git pull: back up, then bring images, schema and services to this version
+	@$(RUN_HUB) backup run
+	@$(COMPOSE) pull --ignore-buildable --quiet
+	@$(MAKE) --no-print-directory up
+
+.PHONY: smoke
+smoke: ## Send a reading through the running stack: MongoDB, Dagster, rollup, Grafana, Loki
+	@sed -n 's/^GF_SECURITY_ADMIN_PASSWORD=//p' .env | $(COMPOSE) exec -T dagster-code hub smoke
 
 # --- The host-level GitOps agent (root) -------------------------------------------------------------------
 

@@ -96,6 +96,15 @@ def notify(
 
 
 @app.command()
+def smoke() -> None:
+    """Send a reading through the running stack and take it away again; Grafana's password comes from standard input."""
+    from hub.smoke import run as go
+
+    with session() as current:
+        go(current.settings, sys.stdin.readline().strip(), lambda text: console.print(f"[green]✓[/green] {text}"))
+
+
+@app.command()
 def env() -> None:
     """Print the environment for a shell: eval "$(hub env)". The output holds passwords."""
     with session() as current:

@@ -1,0 +1,303 @@
+"""The rules of the stack, checked on the parsed Compose file, and by Compose itself where it is installed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hub.healthcheck import problem
+from hub.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "compose" / "compose.yaml").read_text()
+MODEL: dict[str, Any] = yaml.safe_load(TEXT)
+SERVICES: dict[str, dict[str, Any]] = MODEL["services"]
+EVERY = pytest.mark.parametrize("name", sorted(SERVICES))
+SECRETS = set(re.findall(r"\$\{(\w+):\?", TEXT))
+COMPOSE = (
+    shutil.which("docker") and not subprocess.run(["docker", "compose", "version"], capture_output=True).returncode
+)
+
+# What the code location has no use for: settings of other services, or of commands run by hand.
+ELSEWHERE = {"METRICS_HOST", "METRICS_ROOT", "METRICS_SPOOL_MB"} | {
+    "PORT", "PROXY_HOST", "PROXY_RATE_PER_SECOND", "PROXY_TIMEOUT_SECONDS", "PROXY_CORS_ORIGINS", "DAGSTER_PUBLIC_URL",
+    "BACKUP_AGE_IDENTITY",  # never on this machine: it opens the copies
+}  # fmt: skip
+NOT_OURS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION"} | {
+    "DAGSTER_DAEMON_HEARTBEAT_TOLERANCE"
+}
+
+
+def ours(service: dict[str, Any]) -> bool:
+    return str(service["image"]).startswith("reading-hub:")
+
+
+def test_the_services_are_those_of_the_design() -> None:
+    assert set(SERVICES) == {
+        "timescaledb", "migrate", "dagster-code", "dagster-webserver", "dagster-daemon", "proxy", "system-metrics",
+        "grafana", "loki", "promtail", "alloy", "docker-socket-proxy", "mongo",
+    }  # fmt: skip
+    assert {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service} == {
+        "mongo": ["mongo"],
+        "alloy": ["alloy"],
+    }
+
+
+@EVERY
+def test_every_service_is_locked_down(name: str) -> None:
+    service = SERVICES[name]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert "privileged" not in service
+    assert service["read_only"] is True
+    assert service["mem_limit"]
+    assert service["logging"]["driver"] == "json-file"
+    assert set(service["logging"]["options"]) == {"max-size", "max-file"}
+
+
+@EVERY
+def test_every_image_has_a_version(name: str) -> None:
+    image = SERVICES[name]["image"]
+    if ours(SERVICES[name]):
+        assert image == "reading-hub:${HUB_VERSION:-latest}"
+    else:
+        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+(-pg\d+)?(@sha256:[0-9a-f]{64})?", image)
+
+
+def test_one_service_builds_the_image_and_none_pulls_it() -> None:
+    policies = {name: service.get("pull_policy") for name, service in SERVICES.items() if ours(service)}
+    assert {name for name, service in SERVICES.items() if "build" in service} == {"dagster-code"}
+    assert policies.pop("dagster-code") == "build"
+    assert set(policies.values()) == {"never"}
+
+
+@EVERY
+def test_every_service_has_a_healthcheck_and_starts_after_healthy_ones(name: str) -> None:
+    service = SERVICES[name]
+    if name == "migrate":
+        assert service["restart"] == "no"
+        assert "healthcheck" not in service
+    else:
+        assert service["restart"] == "unless-stopped"
+        assert service["healthcheck"]["test"][0] == "CMD"
+        assert {"test", "interval", "timeout", "retries", "start_period"} == set(
+            service["healthcheck"]
+        )  # Docker 20.10 knows these
+    for other, how in service.get("depends_on", {}).items():
+        wanted = "service_completed_successfully" if other == "migrate" else "service_healthy"
+        assert how == {"condition": wanted}
+    if ours(service) and name != "migrate":
+        assert "migrate" in service["depends_on"]
+
+
+@pytest.mark.parametrize("name", sorted(name for name in SERVICES if ours(SERVICES[name]) and name != "migrate"))
+def test_our_healthchecks_are_targets_that_exist(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = SERVICES[name]["healthcheck"]["test"]
+    assert command[:4] == ["CMD", "python", "-m", "hub.healthcheck"]
+    assert problem(command[4])  # nothing runs here, so it is not well; a wrong form would raise
+
+
+def test_only_the_proxy_has_the_docker_socket_and_only_promtail_and_alloy_reach_it() -> None:
+    assert [name for name in SERVICES if "docker.sock" in str(SERVICES[name].get("volumes"))] == ["docker-socket-proxy"]
+    reach = {name for name, service in SERVICES.items() if "docker-api" in service.get("networks", [])}
+    assert reach == {"docker-socket-proxy", "promtail", "alloy"}
+    assert SERVICES["docker-socket-proxy"]["networks"] == ["docker-api"]
+    assert SERVICES["docker-socket-proxy"]["environment"]["POST"] == "0"
+
+
+def test_networks_and_ports() -> None:
+    assert MODEL["networks"] == {"edge": {}, "backend": {"internal": True}, "docker-api": {"internal": True}}
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert published == {
+        "timescaledb": ["${BIND_ADDR:-127.0.0.1}:${TIMESCALEDB_PORT:-5432}:5432"],
+        "dagster-webserver": ["${BIND_ADDR:-127.0.0.1}:${DAGSTER_PORT:-3000}:3000"],
+        "proxy": ["${BIND_ADDR:-127.0.0.1}:${PORT:-8085}:8085"],
+        "grafana": ["${BIND_ADDR:-127.0.0.1}:${GRAFANA_PORT:-3001}:3000"],
+        "loki": ["${BIND_ADDR:-127.0.0.1}:${LOKI_PORT:-3100}:3100"],
+    }
+    # An internal network publishes nothing and reaches nothing: these also, and the code location for MongoDB and S3.
+    edge = {name for name, service in SERVICES.items() if "edge" in service.get("networks", [])}
+    assert edge == set(published) | {"dagster-code"}
+
+
+def test_no_command_of_compose_can_remove_data() -> None:
+    named = {
+        mount.split(":")[0]
+        for service in SERVICES.values()
+        for mount in service.get("volumes", [])
+        if re.match(r"\w+:", mount)
+    }
+    assert set(MODEL["volumes"]) == named
+    assert all(volume == {"external": True} for volume in MODEL["volumes"].values())
+    assert {"postgres_data", "grafana_data", "loki_data", "promtail_data"} <= named
+
+
+@EVERY
+def test_mounted_configuration_is_a_folder_of_this_repository_read_only(name: str) -> None:
+    """A file mounted alone keeps its old content when git replaces it."""
+    for mount in SERVICES[name].get("volumes", []):
+        if mount.startswith("./"):
+            source, _, options = mount.split(":")
+            assert (ROOT / "compose" / source).is_dir()
+            assert options == "ro"
+            folder = source.removeprefix("./").split("/")[0]
+            assert SERVICES[name]["labels"]["reading-hub.content"] == f"${{CONTENT_{folder.upper()}:-}}"
+
+
+def test_promtail_ships_everybody_but_itself() -> None:
+    shipped = {
+        name for name, service in SERVICES.items() if service.get("labels", {}).get("reading-hub.logs") == "true"
+    }
+    assert shipped == set(SERVICES) - {"promtail", "alloy", "docker-socket-proxy"}
+
+
+def test_each_service_has_the_secrets_that_it_needs_and_no_others() -> None:
+    have = {name: {secret for secret in SECRETS if f"${{{secret}:" in str(service["environment"])} for name, service in
+            SERVICES.items() if "environment" in service}  # fmt: skip
+    admin = {"POSTGRES_PASSWORD", "DB_PASSWORD", "DAGSTER_DB_PASSWORD", "GRAFANA_DB_PASSWORD", "PROXY_DB_PASSWORD"}
+    assert have == {
+        "timescaledb": {"POSTGRES_PASSWORD"},
+        "migrate": admin | {"MONGO_PASSWORD"},
+        "dagster-code": admin | {"MONGO_PASSWORD"},
+        "dagster-webserver": {"DAGSTER_DB_PASSWORD"},
+        "dagster-daemon": {"DAGSTER_DB_PASSWORD"},
+        "proxy": {"DB_PASSWORD", "PROXY_DB_PASSWORD"},
+        "system-metrics": {"DB_PASSWORD"},
+        "grafana": {"GF_SECURITY_ADMIN_PASSWORD", "GRAFANA_DB_PASSWORD"},
+        "docker-socket-proxy": set(),
+        "mongo": {"MONGO_PASSWORD"},
+    }
+    for name, service in SERVICES.items():
+        for variable, value in service.get("environment", {}).items():
+            if variable.endswith(("PASSWORD", "SECRET_ACCESS_KEY")):
+                assert value.startswith("${"), f"{name}: {variable} is written down"
+
+
+def test_the_code_location_takes_every_setting() -> None:
+    known = {name.upper() for name in Settings.model_fields}
+    environment = set(SERVICES["dagster-code"]["environment"])
+    assert known - environment == ELSEWHERE
+    for name, service in SERVICES.items():
+        if ours(service):
+            assert set(service["environment"]) <= known | NOT_OURS, name
+
+
+def test_the_image_takes_nothing_but_code(tmp_path: Path) -> None:
+    dockerfile = (ROOT / "compose" / "Dockerfile").read_text()
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    copied = {
+        word for line in re.findall(r"^COPY (?!--from)(.*)$", dockerfile, re.MULTILINE) for word in line.split()[:-1]
+    }
+    assert copied == set(allowed)
+    assert all((ROOT / path).exists() for path in copied)
+    assert "USER 10001:10001" in dockerfile
+    assert "--require-hashes" in dockerfile
+    assert not re.search(r"PASSWORD|SECRET|TOKEN", dockerfile)
+
+
+def test_the_image_is_locked_to_the_versions_of_the_tests() -> None:
+    def versions(name: str) -> dict[str, str]:
+        return dict(re.findall(r"^([\w.-]+)(?:\[[^\]]*\])?==(\S+)", (ROOT / name).read_text(), re.MULTILINE))
+
+    image, plain, tests = (
+        versions("requirements-image.lock"),
+        versions("requirements.lock"),
+        versions("requirements-dev.lock"),
+    )
+    assert plain.items() <= image.items()
+    assert {"s3fs", "pyrage", "dagster-k8s"} <= set(image)
+    assert {name: version for name, version in image.items() if name in tests} == {
+        name: version for name, version in tests.items() if name in image
+    }
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A folder with what `make init` and Compose need."""
+    (tmp_path / "compose").mkdir()
+    for name in ("init.sh", "compose.yaml"):
+        shutil.copy(ROOT / "compose" / name, tmp_path / "compose" / name)
+    return tmp_path
+
+
+def init(clone: Path) -> str:
+    done = subprocess.run([clone / "compose" / "init.sh"], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def parsed(clone: Path) -> dict[str, str]:
+    lines = (clone / ".env").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def test_init_writes_every_secret_once(clone: Path) -> None:
+    said = init(clone)
+    written = parsed(clone)
+    assert set(written) == SECRETS | {"COMPOSE_PROFILES"}
+    assert len({written[name] for name in SECRETS}) == len(SECRETS)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{32}", written[name]) for name in SECRETS)  # they stand in URLs
+    assert not any(written[name] in said for name in SECRETS)
+    assert stat.S_IMODE((clone / ".env").stat().st_mode) == 0o600
+    before = (clone / ".env").read_text()
+    assert "nothing was changed" in init(clone)
+    assert (clone / ".env").read_text() == before
+
+
+def test_init_keeps_what_is_there(clone: Path) -> None:
+    (clone / ".env").write_text("MONGO_URI=mongodb://elsewhere\nDB_PASSWORD=mine\nPROXY_DB_PASSWORD=\nPORT=9000")
+    init(clone)
+    written = parsed(clone)
+    assert (written["MONGO_URI"], written["DB_PASSWORD"], written["PORT"]) == ("mongodb://elsewhere", "mine", "9000")
+    assert len(written["PROXY_DB_PASSWORD"]) == 32
+    assert "COMPOSE_PROFILES" not in written
+    assert "MONGO_PASSWORD" not in written
+
+
+def config(clone: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`docker compose config` with the clone's .env and nothing of this process's environment."""
+    command = ["docker", "compose", "--env-file", ".env", "--file", "compose/compose.yaml", *arguments]
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return subprocess.run(command, capture_output=True, text=True, cwd=clone, env=environment)
+
+
+@pytest.mark.skipif(not COMPOSE, reason="Docker Compose is not installed")
+def test_compose_accepts_it_with_what_init_wrote(clone: Path) -> None:
+    init(clone)
+    done = config(clone, "--profile", "*", "config", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    model = yaml.safe_load(done.stdout)
+    assert set(model["services"]) == set(SERVICES)
+    uri = model["services"]["dagster-code"]["environment"]["MONGO_URI"]
+    assert uri == f"mongodb://reading_hub:{parsed(clone)['MONGO_PASSWORD']}@mongo:27017/?authSource=admin"
+
+
+@pytest.mark.skipif(not COMPOSE, reason="Docker Compose is not installed")
+@pytest.mark.parametrize("secret", sorted(SECRETS))
+def test_compose_names_a_missing_secret(clone: Path, secret: str) -> None:
+    init(clone)
+    env = clone / ".env"
+    env.write_text("".join(line for line in env.read_text().splitlines(True) if not line.startswith(f"{secret}=")))
+    done = config(clone, "config", "--quiet")
+    assert done.returncode != 0
+    assert secret in done.stderr
+    assert "make init" in done.stderr
+
+
+def test_make_names_every_daily_command() -> None:
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = set(re.findall(r"^ +make ([\w-]+)", told, re.MULTILINE))
+    assert listed >= {
+        "init", "up", "down", "restart", "logs", "ps", "backup", "restore", "drill", "backfill", "upgrade", "doctor",
+        "demo", "dev", "test", "bench", "check", "smoke",
+    }  # fmt: skip
+    makefile = (ROOT / "Makefile").read_text()
+    assert not re.search(r"down.*(-v\b|--volumes)|volume (rm|prune)", makefile)
