@@ -100,6 +100,13 @@ class Settings(DefinitionSettings):
     db_name: str = "reading_hub"
     db_user: str = "reading_hub"
     db_password: SecretStr = Field(description="Password of DB_USER.")
+    db_admin_user: str | None = Field(
+        None, description="Superuser for `hub db upgrade`, `hub db roles`, backups and restores; DB_USER by default."
+    )
+    db_admin_password: SecretStr | None = Field(None, description="Password of DB_ADMIN_USER; DB_PASSWORD by default.")
+    db_owner: str | None = Field(None, description="Role that owns every object; DB_USER by default.")
+    grafana_db_user: str = Field("grafana", description="Role that Grafana reads with, made if it has a password.")
+    grafana_db_password: SecretStr | None = Field(None, description="Password of GRAFANA_DB_USER.")
     dagster_db_name: str = "dagster"
     dagster_db_user: str | None = Field(None, description="Defaults to DB_USER.")
     dagster_db_password: SecretStr | None = Field(None, description="Defaults to DB_PASSWORD.")
@@ -110,7 +117,7 @@ class Settings(DefinitionSettings):
 
     port: int = Field(8085, ge=1, le=65535, description="Port of the proxy API.")
     proxy_host: str = Field("127.0.0.1", description="Address that the proxy API listens on.")
-    proxy_db_user: str | None = Field(None, description="Role for reads, which `hub proxy role` makes; else DB_USER.")
+    proxy_db_user: str | None = Field(None, description="Role for reads, which `hub db roles` makes; else DB_USER.")
     proxy_db_password: SecretStr | None = Field(None, description="Password of PROXY_DB_USER.")
     proxy_rate_per_second: float = Field(100, gt=0, description="Requests a second for each token; bursts of twice it.")
     proxy_timeout_seconds: float = Field(10, gt=0, description="After this an answer is a 503 or 504.")
@@ -143,7 +150,10 @@ class Settings(DefinitionSettings):
             raise ValueError("must begin with mongodb:// or mongodb+srv://")
         return value
 
-    @field_validator("db_name", "db_user", "dagster_db_name", "dagster_db_user", "proxy_db_user")
+    @field_validator(
+        "db_name", "db_user", "db_admin_user", "db_owner", "grafana_db_user", "dagster_db_name", "dagster_db_user",
+        "proxy_db_user",
+    )  # fmt: skip
     @classmethod
     def _identifier(cls, value: str | None) -> str | None:
         if value is not None and not _IDENTIFIER.match(value):
@@ -157,6 +167,28 @@ class Settings(DefinitionSettings):
             if name == "_id" or name.startswith("$") or "." in name:
                 raise ValueError(f"{name!r} cannot be a time field: name top-level fields of the document")
         return value
+
+    @property
+    def owner(self) -> str:
+        """The role that owns the tables and rollups."""
+        return self.db_owner or self.db_user
+
+    @property
+    def grafana_role(self) -> str | None:
+        """GRAFANA_DB_USER where roles are in use: a role that happens to have its default name is left alone."""
+        return self.grafana_db_user if self.grafana_db_password or self.db_owner or self.db_admin_user else None
+
+    def as_admin(self) -> Settings:
+        """The same settings for the superuser's work: DB_USER, also for Dagster's database, is DB_ADMIN_USER."""
+        if self.db_admin_user is None:
+            return self
+        password = self.db_admin_password or self.db_password
+        return self.model_copy(
+            update={
+                "db_user": self.db_admin_user, "db_password": password, "db_owner": self.owner,
+                "dagster_db_user": self.db_admin_user, "dagster_db_password": password,
+            }
+        )  # fmt: skip
 
     def oldest_kept(self, now: dt.datetime) -> dt.datetime | None:
         """Start of the first UTC day that retention leaves whole; None where nothing is ever dropped."""

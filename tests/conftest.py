@@ -30,7 +30,7 @@ _NUMBERS = itertools.count(1)
 def _clean_environment() -> Iterator[None]:
     """A developer's own settings must not reach the tests."""
     patch = pytest.MonkeyPatch()
-    prefixes = ("DB_", "MONGO_", "READING_", "DAGSTER_", "BACKUP_", "HUB_", "NOTIFY_", "PROXY_", "METRICS_")
+    prefixes = ("DB_", "GRAFANA_", "MONGO_", "READING_", "DAGSTER_", "BACKUP_", "HUB_", "NOTIFY_", "PROXY_", "METRICS_")
     for name in list(os.environ):
         if name.startswith(prefixes):
             patch.delenv(name)

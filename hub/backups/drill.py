@@ -14,7 +14,7 @@ from hub.backups.store import Store
 from hub.backups.verify import examine
 from hub.errors import HubError, UnavailableError
 from hub.settings import Settings
-from hub.timescale.connection import connect
+from hub.timescale.connection import MAINTENANCE, connect
 
 _KIND = "drill"
 
@@ -61,7 +61,7 @@ def drill(settings: Settings, name: str = "latest", *, report: Report = lambda p
 def _refuse_without_roles(settings: Settings, backup: Backup) -> None:
     """Refuse a drill that would have to create roles: it leaves nothing behind on the server."""
     folder = Store(settings.backup_dir).path(backup.name)
-    with connect(settings, database=preflight.MAINTENANCE) as connection:
+    with connect(settings, database=MAINTENANCE) as connection:
         missing = preflight.missing_roles(connection, backup, folder)
     if missing:
         raise HubError(

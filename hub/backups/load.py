@@ -16,10 +16,9 @@ from hub.backups import tools
 from hub.backups.dump import Progress, Report
 from hub.backups.facts import collect, differences
 from hub.backups.model import DatabasePart, Facts
-from hub.backups.preflight import MAINTENANCE
 from hub.backups.verify import contents, restorer
 from hub.settings import Settings
-from hub.timescale.connection import Connection, connect
+from hub.timescale.connection import MAINTENANCE, Connection, connect
 
 _CATALOG = re.compile(r"^\d+; \d+ \d+ (TABLE DATA|SEQUENCE SET) _timescaledb_(catalog|config) ")
 _ENTRY = re.compile(r"^\d+; ")

@@ -13,9 +13,8 @@ from hub.backups.model import Backup, DatabasePart
 from hub.backups.verify import contents
 from hub.errors import RefusedError
 from hub.settings import Settings
-from hub.timescale.connection import Connection, connect, where
+from hub.timescale.connection import MAINTENANCE, Connection, connect, where
 
-MAINTENANCE = "postgres"
 # Indexes are built anew and need room to sort.
 _HEADROOM = 1.2
 _ROLE = re.compile(r'^CREATE ROLE (?P<name>"(?:[^"]|"")+"|\S+);$')

@@ -18,7 +18,7 @@ from hub.backups.verify import examine
 from hub.backups.volumes_back import VolumeBack, put_back
 from hub.errors import HubError, RefusedError
 from hub.settings import Settings
-from hub.timescale.connection import connect
+from hub.timescale.connection import MAINTENANCE, connect
 
 _BESIDE = "restoring"
 LOCK = ".restore"
@@ -171,7 +171,7 @@ def restore(
 
 
 def _roles(settings: Settings, planned: Planned, folder: Path) -> list[str]:
-    with connect(settings, database=preflight.MAINTENANCE, autocommit=True) as connection:
+    with connect(settings, database=MAINTENANCE, autocommit=True) as connection:
         return preflight.create_roles(connection, planned.backup, folder)
 
 

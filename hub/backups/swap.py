@@ -9,10 +9,9 @@ from psycopg import sql as compose
 
 from hub.backups.facts import has_timescaledb
 from hub.backups.load import databases, drop, identifier, of_kind, scratch_name
-from hub.backups.preflight import MAINTENANCE
 from hub.errors import HubError, UnavailableError
 from hub.settings import Settings
-from hub.timescale.connection import Connection, connect, where
+from hub.timescale.connection import MAINTENANCE, Connection, connect, where
 
 _ATTEMPTS = 10
 KEPT = "before"

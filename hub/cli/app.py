@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Reading Hub: reading events from MongoDB to TimescaleDB, rolled up and backed up.",
 )
-db = typer.Typer(no_args_is_help=True, help="The schema of the database.")
+db = typer.Typer(no_args_is_help=True, help="The schema of the database, and its roles.")
 app.add_typer(db, name="db")
 app.add_typer(backup, name="backup")
 app.command()(restore)
@@ -154,6 +154,17 @@ def db_upgrade() -> None:
     else:
         made = f"; rollups built: {', '.join(done.rollups)}" if done.rollups else ""
         console.print(f"Schema {done.before or 'empty'} → {done.after} ({done.level.title}){made}.")
+
+
+@db.command("roles")
+def db_roles() -> None:
+    """Make the roles and databases that the settings name, with their grants. Safe to run again, and twice at once."""
+    from hub.timescale.roles import make_roles
+
+    with session() as current:
+        lines = make_roles(current.settings)
+    for line in lines:
+        console.print(line, soft_wrap=True)
 
 
 @rollups.command("status")

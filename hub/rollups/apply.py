@@ -25,7 +25,7 @@ def apply(connection: Connection, rollups: Sequence[Rollup], level: Level) -> li
         views = _views()
         stale_views = bool(stale) or have.get("views") != digest(views)
         if stale_views:
-            _drop_views(connection, views)
+            _drop_views(connection)
         for rollup in stale:
             if rollup.name in have:
                 _refuse_loss(connection, rollup)
@@ -93,7 +93,12 @@ def _note(connection: Connection, name: str, signature: str) -> None:
     )
 
 
-def _drop_views(connection: Connection, views: str) -> None:
-    """The views stand on the rollups; they hold nothing and are made again."""
-    for name in re.findall(r"^CREATE VIEW (\w+)", views, re.MULTILINE):
+def view_names() -> list[str]:
+    """The views that stand on the rollups."""
+    return re.findall(r"^CREATE VIEW (\w+)", _views(), re.MULTILINE)
+
+
+def _drop_views(connection: Connection) -> None:
+    """The views hold nothing and are made again."""
+    for name in view_names():
         connection.execute(f"DROP VIEW IF EXISTS {name}")

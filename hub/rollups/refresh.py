@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+
+from psycopg import sql
 
 from hub.errors import SchemaError
 from hub.rollups.model import Rollup
@@ -82,8 +85,9 @@ def refresh(
             buckets = {bucket for bucket in buckets if bucket >= not_before}
         windows = merge(rollup, buckets)
         if level.continuous_aggregates:
-            for start, end in windows:
-                connection.execute("CALL refresh_continuous_aggregate(%s, %s, %s)", (rollup.name, start, end))
+            with as_owner(connection, rollup.name):
+                for start, end in windows:
+                    connection.execute("CALL refresh_continuous_aggregate(%s, %s, %s)", (rollup.name, start, end))
         with connection.transaction():
             if not level.continuous_aggregates:
                 for window in windows:
@@ -98,6 +102,29 @@ def refresh(
             connection.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (_REFRESH_LOCK, rollup.name))
     seconds = (dt.datetime.now(dt.UTC) - began).total_seconds()
     return RefreshReport(rollup.name, level, windows, len(buckets), seconds)
+
+
+@contextlib.contextmanager
+def as_owner(connection: Connection, relation: str) -> Iterator[None]:
+    """Be the owner of a relation for the block, where the role of the connection is not.
+
+    TimescaleDB lets only an owner refresh a continuous aggregate. The writer may become the owner (SET ROLE),
+    and has none of its rights otherwise, so that nothing else that it does can drop or alter a table.
+    """
+    row = connection.execute(
+        "SELECT pg_get_userbyid(relowner) FROM pg_class"
+        " WHERE oid = %s::regclass AND NOT pg_has_role(relowner, 'USAGE')",
+        (relation,),
+    ).fetchone()
+    if row is None:
+        yield
+        return
+    connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(row[0])))
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute("RESET ROLE")
 
 
 def _buckets(rollup: Rollup, window: Window) -> set[dt.datetime]:

@@ -14,6 +14,9 @@ from hub.settings import Settings
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
+# Every server has this database: from it others are made, renamed and dropped, and roles, which belong to all.
+MAINTENANCE = "postgres"
+
 
 def where(settings: Settings) -> str:
     """The server and database in words, without credentials."""
@@ -36,6 +39,11 @@ def parameters(settings: Settings, *, database: str | None = None) -> dict[str, 
         "keepalives_count": 3,
         "options": "-c timezone=UTC",
     }
+
+
+def login(settings: Settings) -> str:
+    """The setting that names the role which these settings connect as."""
+    return "DB_ADMIN_USER" if settings.db_user == settings.db_admin_user else "DB_USER"
 
 
 @contextlib.contextmanager
@@ -65,10 +73,15 @@ def explain(error: psycopg.Error, settings: Settings) -> HubError:
     if isinstance(error, pg.UndefinedTable | pg.UndefinedColumn | pg.InvalidSchemaName | pg.UndefinedFunction):
         return SchemaError(f"{place} lacks what this version needs ({text}). Run `hub db upgrade`.")
     if isinstance(error, pg.InvalidPassword) or "password authentication failed" in text:
-        return DeniedError(f"{place} refused DB_USER {settings.db_user!r}: wrong password. Correct DB_PASSWORD.")
+        setting = login(settings)
+        return DeniedError(
+            f"{place} refused {setting} {settings.db_user!r}: wrong password."
+            f" Correct {setting.replace('_USER', '_PASSWORD')}."
+        )
     if isinstance(error, pg.InsufficientPrivilege):
         return DeniedError(
-            f"{place}: DB_USER {settings.db_user!r} lacks a permission: {text}. Grant it, or use the owner."
+            f"{place}: {login(settings)} {settings.db_user!r} lacks a permission: {text}."
+            " Run `hub db roles`, or use the owner."
         )
     if isinstance(error, pg.InvalidCatalogName) or ('database "' in text and "does not exist" in text):
         return SchemaError(f"{place} does not exist. Create it, then run `hub db upgrade`.")

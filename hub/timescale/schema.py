@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from psycopg import sql
 
 from hub.rollups.apply import apply
 from hub.rollups.declared import EVERY_ROLLUP, HYPERTABLES
@@ -16,26 +17,27 @@ from hub.rollups.policies import apply_policies, wanted
 from hub.rollups.refresh import refresh_all
 from hub.settings import Settings
 from hub.timescale.connection import Connection, connect
+from hub.timescale.grants import apply_grants, hand_over
 from hub.timescale.level import Level, detect
+from hub.timescale.roles import UPGRADE_LOCK, apart, refuse_without_owner
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-# Any constant will do; upgrades that run at once wait for each other on it.
-_UPGRADE_LOCK = 0x52454144
 
 
 @dataclasses.dataclass(frozen=True)
 class Upgrade:
-    """What `upgrade` did: revisions before and after, rollups made or rebuilt, policies set."""
+    """What `upgrade` did: revisions before and after, rollups made or rebuilt, policies set, owners and grants changed."""
 
     before: str | None
     after: str
     level: Level
     rollups: tuple[str, ...]
     policies: tuple[str, ...]
+    rights: int
 
     @property
     def changed(self) -> bool:
-        return self.before != self.after or bool(self.rollups or self.policies)
+        return self.before != self.after or bool(self.rollups or self.policies or self.rights)
 
 
 def newest_revision() -> str:
@@ -57,13 +59,19 @@ def current_revision(connection: Connection) -> str | None:
 def upgrade(settings: Settings) -> Upgrade:
     """Apply what is missing. Changes nothing when run again; safe to run twice at once.
 
-    The migrations are one transaction; each rollup is one more. Raises HubError.
+    Done as DB_ADMIN_USER, which becomes DB_OWNER for all that it makes. The migrations are one transaction;
+    each rollup is one more, and so are the grants, which a rebuilt rollup would lack. Raises HubError.
     """
-    with connect(settings, autocommit=True) as connection:
-        connection.execute("SELECT pg_advisory_lock(%s)", (_UPGRADE_LOCK,))
-        before = current_revision(connection)
+    with connect(settings.as_admin(), autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", (UPGRADE_LOCK,))
+        before, handed = current_revision(connection), []
         if before is None:
             _create_extension(connection)
+        if apart(settings):
+            refuse_without_owner(connection, settings)
+            with connection.transaction():
+                handed = hand_over(connection, settings.owner, detect(connection))
+            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(settings.owner)))
         if before != newest_revision():
             connection.autocommit = False
             _migrate(connection)
@@ -78,9 +86,10 @@ def upgrade(settings: Settings) -> Upgrade:
                 HYPERTABLES,
                 wanted(HYPERTABLES, EVERY_ROLLUP, settings.reading_compress_after_days, retention),
             )
+        granted = apply_grants(connection, settings, level)
         if rollups:
             refresh_all(connection, EVERY_ROLLUP)
-        return Upgrade(before, newest_revision(), level, tuple(rollups), tuple(policies))
+        return Upgrade(before, newest_revision(), level, tuple(rollups), tuple(policies), len(handed) + granted)
 
 
 def _create_extension(connection: Connection) -> None:

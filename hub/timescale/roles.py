@@ -1,0 +1,269 @@
+"""The database's roles: made, brought up to date, and kept apart from what is not theirs (docs/roles.md).
+
+An owner that nobody logs in as, a writer for the pipeline, readers for Grafana and the proxy API, and Dagster's
+own role with its own database. What each may do with which table is in `hub.timescale.grants`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from psycopg import sql
+from pydantic import SecretStr
+
+from hub.errors import DeniedError, RefusedError, SchemaError, SettingsError
+from hub.settings import Settings
+from hub.timescale.connection import MAINTENANCE, Connection, connect, where
+from hub.timescale.grants import apply_grants, hand_over
+from hub.timescale.level import detect
+
+# `hub db upgrade` holds the same lock: both change grants.
+UPGRADE_LOCK = 0x52454144
+_BOOTSTRAP_SUPERUSER = 10
+# What PUBLIC may call and a reader must not: they write (large objects; jobs that TimescaleDB then runs).
+_WRITING = ("lo_create", "lo_creat", "lo_from_bytea", "lo_import", "add_job")
+
+
+@dataclasses.dataclass(frozen=True)
+class Role:
+    """A role to make. `setting` is the name of the setting that it comes from."""
+
+    name: str
+    setting: str
+    does: str
+    password: SecretStr | None = None
+    reads_only: bool = False
+
+
+def declared(settings: Settings) -> tuple[Role, ...]:
+    """The roles of the settings. Raises SettingsError where two are one, or a password is missing."""
+    admin = settings.as_admin().db_user
+    roles = []
+    if settings.owner != settings.db_user:
+        roles.append(Role(settings.owner, "DB_OWNER", "owns the tables; nobody logs in as it"))
+    if settings.db_user != admin:
+        does = "writes" if settings.owner != settings.db_user else "owns the tables and writes"
+        roles.append(Role(settings.db_user, "DB_USER", does, settings.db_password))
+    if settings.dagster_db_user and settings.dagster_db_user not in (settings.db_user, admin):
+        does = f"owns the database {settings.dagster_db_name}"
+        roles.append(Role(settings.dagster_db_user, "DAGSTER_DB_USER", does, settings.dagster_db_password))
+    if settings.grafana_db_password is not None:
+        roles.append(
+            Role(settings.grafana_db_user, "GRAFANA_DB_USER", "reads", settings.grafana_db_password, reads_only=True)
+        )
+    if settings.proxy_db_user:
+        roles.append(
+            Role(settings.proxy_db_user, "PROXY_DB_USER", "reads", settings.proxy_db_password, reads_only=True)
+        )
+    _refuse_muddle(settings, admin, roles)
+    return tuple(roles)
+
+
+def _refuse_muddle(settings: Settings, admin: str, roles: list[Role]) -> None:
+    seen = {admin: "DB_ADMIN_USER" if settings.db_admin_user else "DB_USER"}
+    for role in roles:
+        if role.name in seen:
+            raise SettingsError(f"{role.setting} must not be the same role as {seen[role.name]}: name another one.")
+        seen[role.name] = role.setting
+        if role.password is None and role.setting != "DB_OWNER":
+            password = role.setting.replace("_USER", "_PASSWORD")
+            raise SettingsError(f"{password} is not set: set it in .env or the environment.")
+    if settings.dagster_db_user and settings.dagster_db_name == settings.db_name and len(seen) > 1:
+        raise SettingsError(
+            "DAGSTER_DB_NAME must not be DB_NAME where Dagster has a role of its own: name another one."
+        )
+
+
+def make_roles(settings: Settings) -> tuple[str, ...]:
+    """Create the roles and databases that the settings name, or bring them up to date; return a line for each.
+
+    Changes nothing when run again but the passwords, which become those of the settings; safe to run twice
+    at once. Needs DB_ADMIN_USER to be a superuser. Raises HubError.
+    """
+    roles, admin, lines = declared(settings), settings.as_admin(), []
+    dagster = settings.dagster_db_user or settings.db_user
+    databases = {settings.db_name: settings.owner}
+    if settings.dagster_db_name != settings.db_name:
+        databases[settings.dagster_db_name] = dagster
+    with connect(admin, database=MAINTENANCE, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", (UPGRADE_LOCK,))
+        _refuse_unless_superuser(connection, admin)
+        for role in roles:
+            made = _make(connection, role)
+            lines.append(f"{role.name} {role.does}{'' if made else ' (as before)'}")
+        if settings.owner != settings.db_user and settings.db_user != admin.db_user:
+            _let_refresh(connection, settings.owner, settings.db_user)
+        for name, owner in databases.items():
+            if _make_database(connection, name, owner, admin.db_user):
+                lines.append(f"database {name} made, owned by {owner}")
+            _admit(connection, name, settings, roles, dagster)
+    with connect(admin, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", (UPGRADE_LOCK,))
+        offered = connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'").fetchone()
+        if offered:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+        settle(connection, settings)
+    if settings.dagster_db_name != settings.db_name:
+        with connect(admin, database=settings.dagster_db_name, autocommit=True) as connection:
+            connection.execute("SELECT pg_advisory_lock(%s)", (UPGRADE_LOCK,))
+            settle_dagster(connection, settings)
+    return tuple(lines)
+
+
+def _refuse_unless_superuser(connection: Connection, admin: Settings) -> None:
+    row = connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()
+    if not (row and row[0]):
+        raise DeniedError(
+            f"{where(admin)}: {admin.db_user!r} is not a superuser and cannot make roles: set DB_ADMIN_USER and"
+            " DB_ADMIN_PASSWORD to one that is."
+        )
+
+
+def _make(connection: Connection, role: Role) -> bool:
+    """Create the role or bring it up to date, in one transaction; return whether it is new."""
+    name = sql.Identifier(role.name)
+    with connection.transaction():
+        _log_nothing(connection)
+        row = connection.execute("SELECT oid::int8 FROM pg_roles WHERE rolname = %s", (role.name,)).fetchone()
+        if row and row[0] == _BOOTSTRAP_SUPERUSER:
+            raise RefusedError(
+                f"{role.setting} {role.name!r} is the superuser that the server was made with, which PostgreSQL never"
+                f" lets become an ordinary role: set {role.setting} to another name."
+            )
+        verb = sql.SQL("ALTER" if row else "CREATE")
+        # LOGIN for the owner too: TimescaleDB starts its jobs as it. It has no password, so that nobody else can.
+        connection.execute(
+            sql.SQL(
+                "{} ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD {}"
+            ).format(verb, name, _verifier(connection, role))
+        )
+        if role.reads_only:
+            # A second lock only: whoever has the role can undo it. The grants are the first.
+            connection.execute(sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(name))
+    return row is None
+
+
+def _verifier(connection: Connection, role: Role) -> sql.Composable:
+    """The password as the server stores it, computed here: it is never sent, so that no log can hold it."""
+    if role.password is None:
+        return sql.SQL("NULL")
+    password = role.password.get_secret_value().encode()
+    return sql.Literal(connection.pgconn.encrypt_password(password, role.name.encode(), b"scram-sha-256").decode())
+
+
+def _log_nothing(connection: Connection) -> None:
+    """Keep the statements of this transaction out of the server's log: they hold what passwords are checked by."""
+    connection.execute(
+        "SET LOCAL log_statement = 'none'; SET LOCAL log_min_duration_statement = -1;"
+        " SET LOCAL log_min_error_statement = 'panic'"
+    )
+
+
+def _let_refresh(connection: Connection, owner: str, writer: str) -> None:
+    """Let the writer become the owner by SET ROLE, and have none of the owner's rights until it does.
+
+    Only an owner may refresh a continuous aggregate. With INHERIT FALSE a statement that drops or alters
+    something fails for the writer unless it says SET ROLE first, which `hub.rollups.refresh` does for the
+    refresh alone.
+    """
+    options = sql.SQL(" WITH INHERIT FALSE, SET TRUE")
+    if connection.info.server_version < 160000:  # there it is an attribute of the role
+        connection.execute(sql.SQL("ALTER ROLE {} NOINHERIT").format(sql.Identifier(writer)))
+        options = sql.SQL("")
+    connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(owner), sql.Identifier(writer)) + options)
+
+
+def _make_database(connection: Connection, name: str, owner: str, admin: str) -> bool:
+    """Create the database if there is none, and hand it to its owner; return whether it is new."""
+    row = connection.execute("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s", (name,)).fetchone()
+    words = (sql.Identifier(name), sql.Identifier(owner))
+    if row is None:
+        connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(*words))
+    elif row[0] != owner and owner != admin:
+        connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(*words))
+    return row is None
+
+
+def _admit(connection: Connection, name: str, settings: Settings, roles: tuple[Role, ...], dagster: str) -> None:
+    """CONNECT for those who have business in the database, TEMPORARY for the writer, and neither for PUBLIC."""
+    database, made = sql.Identifier(name), {role.setting: role.name for role in roles}
+    connection.execute(sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC").format(database))
+    here = ("DB_USER", "GRAFANA_DB_USER", "PROXY_DB_USER") if name == settings.db_name else ("GRAFANA_DB_USER",)
+    for setting in here:
+        if setting in made:
+            # Loads stage documents in temporary tables; whoever only reads makes none.
+            rights = sql.SQL("CONNECT, TEMPORARY" if setting == "DB_USER" else "CONNECT")
+            connection.execute(
+                sql.SQL("GRANT {} ON DATABASE {} TO {}").format(rights, database, sql.Identifier(made[setting]))
+            )
+
+
+def settle(connection: Connection, settings: Settings) -> int:
+    """Put owners and grants of the connected reading database right; return how many relations changed.
+
+    For `hub db roles`, and after a restore. `connection` is a superuser's, in autocommit mode.
+    """
+    level, changed = detect(connection), []
+    with connection.transaction():
+        _shut(connection, settings.owner)
+        if apart(settings):
+            changed = hand_over(connection, settings.owner, level)
+    return len(changed) + apply_grants(connection, settings, level)
+
+
+def apart(settings: Settings) -> bool:
+    """Whether the tables belong to another role than the one that upgrades."""
+    return settings.owner != settings.as_admin().db_user
+
+
+def settle_dagster(connection: Connection, settings: Settings) -> None:
+    """The same for Dagster's database, all of which is Dagster's. Grafana may read it, later tables too."""
+    owner = settings.dagster_db_user or settings.db_user
+    with connection.transaction():
+        _shut(connection, owner)
+        if owner != settings.as_admin().db_user:
+            for name, kind in connection.execute(
+                "SELECT relname, relkind::text FROM pg_class c WHERE relnamespace = 'public'::regnamespace"
+                " AND relkind IN ('r', 'p', 'v', 'm', 'S') AND pg_get_userbyid(relowner) <> %s"
+                " AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype IN ('a', 'i', 'e'))",
+                (owner,),
+            ).fetchall():
+                word = {"v": "VIEW", "m": "MATERIALIZED VIEW", "S": "SEQUENCE"}.get(kind, "TABLE")
+                connection.execute(
+                    sql.SQL("ALTER {} {} OWNER TO {}").format(
+                        sql.SQL(word), sql.Identifier("public", name), sql.Identifier(owner)
+                    )
+                )
+        if settings.grafana_role and _exists(connection, settings.grafana_role):
+            reader = sql.Identifier(settings.grafana_role)
+            connection.execute(sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(reader))
+            connection.execute(
+                sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA public GRANT SELECT ON TABLES TO {}").format(
+                    sql.Identifier(owner), reader
+                )
+            )
+
+
+def _shut(connection: Connection, owner: str) -> None:
+    """Take from PUBLIC what would let a reader write; only the owner may create things."""
+    connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    # The owner of a database has it through pg_database_owner, unless the database came from an old server.
+    if connection.execute("SELECT has_schema_privilege(%s, 'public', 'CREATE')", (owner,)).fetchone() == (False,):
+        connection.execute(sql.SQL("GRANT USAGE, CREATE ON SCHEMA public TO {}").format(sql.Identifier(owner)))
+    for (signature,) in connection.execute(
+        "SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.proname = ANY(%s)"
+        " AND p.pronamespace IN ('pg_catalog'::regnamespace, 'public'::regnamespace)"
+        " AND has_function_privilege('public', p.oid, 'EXECUTE')",
+        (list(_WRITING),),
+    ).fetchall():
+        connection.execute(sql.SQL("REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC").format(sql.SQL(signature)))
+
+
+def _exists(connection: Connection, role: str) -> bool:
+    return connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone() is not None
+
+
+def refuse_without_owner(connection: Connection, settings: Settings) -> None:
+    """Raise SchemaError where the role that the tables are to belong to does not exist."""
+    if not _exists(connection, settings.owner):
+        raise SchemaError(f"{where(settings)}: there is no role {settings.owner!r} (DB_OWNER). Run `hub db roles`.")
