@@ -90,6 +90,9 @@ class EmbeddedPostgres:
             "DB_USER": SUPERUSER,
             "DB_PASSWORD": self.password,
             "DAGSTER_DB_NAME": DATABASES[1],
+            # Said here, because an .env of the stack names Dagster's password there.
+            "DAGSTER_DB_USER": SUPERUSER,
+            "DAGSTER_DB_PASSWORD": self.password,
         }
 
     def _tool(self, name: str) -> Path:
