@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +14,7 @@ import typer
 from hub.cli.backup import backup, restore
 from hub.cli.metrics import metrics
 from hub.cli.proxy import proxy
-from hub.cli.session import console, session
+from hub.cli.session import DAGSTER_FOLDER, console, session
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -69,8 +70,10 @@ def run(command: Annotated[list[str], typer.Argument(help="The command and its a
 
     For Dagster's own command line: hub run dg launch --assets reading_daily --partition 2026-01-01
     """
-    with session():
-        code = subprocess.run(command).returncode
+    with session() as current:
+        program = Path(command[0]).name
+        beside = current.embedded and program.startswith(("dagster", "dg")) and Path(".env").exists()
+        code = subprocess.run(command, cwd=DAGSTER_FOLDER if beside else None).returncode
     raise typer.Exit(code if code >= 0 else 128 - code)
 
 

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from hub.cli.session import PROJECT, console
+from hub.cli.session import DAGSTER_FOLDER, PROJECT, console
 from hub.embedded.process import accepts_connections
 from hub.errors import HubError
 
@@ -51,7 +51,12 @@ def _start(command: Sequence[str], log: Path, stack: contextlib.ExitStack) -> su
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, cwd=PROJECT, env=environment, start_new_session=True
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=DAGSTER_FOLDER,
+            env=environment,
+            start_new_session=True,
         )
     stack.callback(_stop, process)
     return process

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from hub.cli.session import PROJECT, console
+from hub.cli.session import DAGSTER_FOLDER, console
 from hub.errors import SettingsError
 from hub.rollups.declared import ROLLUPS
 from hub.settings import Settings
@@ -47,7 +47,7 @@ def launch_range(settings: Settings, first: dt.date, last: dt.date, *, quiet: bo
     ) as progress:  # fmt: skip
         task = progress.add_task("Dagster starts the run")
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=PROJECT
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=DAGSTER_FOLDER
         )
         assert process.stdout is not None
         for line in process.stdout:

@@ -35,6 +35,9 @@ class Session:
 
 
 PROJECT = Path(hub.__file__).resolve().parent.parent
+# Dagster's commands put the .env of their folder on top of the environment, which would point embedded servers'
+# children at the stack's passwords. In this folder of the project there is none.
+DAGSTER_FOLDER = PROJECT / "pipelines"
 
 
 @contextlib.contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from tests.conftest import dagster_variables
 from tests.integration.dagster_stack import everything_stored, instance_of, reading, until
 from tests.support.mongo_wire import Faults, WireServer
 
+ROOT = Path(__file__).resolve().parents[2]
 HUB = str(Path(sys.executable).parent / "hub")
 SECRET = "s3cret-pa55"
 MONGO = f"mongodb://reader:{SECRET}@127.0.0.1:1/?serverSelectionTimeoutMS=200"
@@ -385,3 +388,23 @@ def test_hub_dev_says_when_its_port_is_taken(demo_folder: Path, wire: WireServer
     assert done.returncode == 1
     assert f"port {wire.port} is taken by another program" in done.stderr
     assert left_running(demo_folder) == []
+
+
+def test_the_passwords_of_the_stack_do_not_reach_the_embedded_servers(tmp_path: Path) -> None:
+    """`make init` writes them to .env, which Dagster's commands would put on top of the environment."""
+    clone = tmp_path / "clone"
+    for name in ("hub", "assets", "pipelines"):
+        shutil.copytree(ROOT / name, clone / name)
+    for name in ("pyproject.toml", "dagster.yaml", "workspace.yaml"):
+        shutil.copy(ROOT / name, clone)
+    (clone / ".env").write_text(
+        "".join(f"{name}_PASSWORD={SECRET}\n" for name in ("DB", "DAGSTER_DB", "GRAFANA_DB", "PROXY_DB", "POSTGRES"))
+    )
+    environment = {"PYTHONPATH": str(clone), "HUB_DATA_DIR": str(tmp_path / "data")}
+    loaded = hub("demo", environment=environment, folder=clone)
+    assert loaded.returncode == 0, loaded.stdout + loaded.stderr
+    day = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=3)
+    launch = ("dg", "launch", "--assets", "reading_analytics,reading_rejects", "--partition", str(day))
+    again = hub("run", *launch, environment=environment, folder=clone)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert_no_secret(loaded.stdout + again.stdout + again.stderr, SECRET)
