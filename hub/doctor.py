@@ -14,6 +14,7 @@ from hub.mongo import Documents
 from hub.rollups.declared import ROLLUPS
 from hub.settings import Settings
 from hub.timescale import connection as postgres
+from hub.timescale.audit import complaints
 from hub.timescale.connection import Connection, connect
 from hub.timescale.level import Level, detect, timescale_version
 from hub.timescale.schema import current_revision, newest_revision
@@ -21,6 +22,7 @@ from hub.timescale.schema import current_revision, newest_revision
 # Below this a load or a backup is likely to fail half-way.
 MIN_FREE_BYTES = 2 * 2**30
 MIN_POSTGRES = 150_000
+_SHOWN = 4
 _TABLES = ("reading_analytics", "reading_rejects", "reading_days", "rollup_dirty", "rollup_state")
 
 
@@ -94,7 +96,7 @@ def _postgres(settings: Settings) -> Iterator[Finding]:
             yield Finding("schema", False, f"revision {revision or 'none'}, {newest} is needed", "run `hub db upgrade`")
             return
         yield Finding("schema", True, f"revision {revision}")
-        yield _rights(connection, settings)
+        yield _roles(connection, settings) if settings.with_roles else _rights(connection, settings)
         yield _rollups(connection, level)
 
 
@@ -109,6 +111,17 @@ def _rights(connection: Connection, settings: Settings) -> Finding:
         return Finding("role", True, f"{settings.db_user} may read and write every table of the hub")
     lacking = ", ".join(f"{right} on {table}" for table, right in rows)
     return Finding("role", False, f"{settings.db_user} lacks {lacking}", f"as the owner: GRANT … TO {settings.db_user}")
+
+
+def _roles(connection: Connection, settings: Settings) -> Finding:
+    found = list(complaints(connection, settings))
+    if not found:
+        return Finding("roles", True, f"{settings.owner} owns, {settings.db_user} writes, the others only read")
+    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    remedies = dict.fromkeys(remedy for _, remedy in found)
+    return Finding(
+        "roles", False, "; ".join(what for what, _ in found[:_SHOWN]) + more, ", then ".join(sorted(remedies))
+    )
 
 
 def _rollups(connection: Connection, level: Level) -> Finding:

@@ -174,9 +174,14 @@ class Settings(DefinitionSettings):
         return self.db_owner or self.db_user
 
     @property
+    def with_roles(self) -> bool:
+        """Whether administrator, owner and writer are different roles."""
+        return bool(self.db_owner or self.db_admin_user)
+
+    @property
     def grafana_role(self) -> str | None:
         """GRAFANA_DB_USER where roles are in use: a role that happens to have its default name is left alone."""
-        return self.grafana_db_user if self.grafana_db_password or self.db_owner or self.db_admin_user else None
+        return self.grafana_db_user if self.grafana_db_password or self.with_roles else None
 
     def as_admin(self) -> Settings:
         """The same settings for the superuser's work: DB_USER, also for Dagster's database, is DB_ADMIN_USER."""

@@ -25,7 +25,7 @@ def drill(settings: Settings, name: str = "latest", *, report: Report = lambda p
     `latest` is the newest verified one. The result, good or bad, is kept inside the backup. Raises
     HubError when the drill could not be held at all: no space, no server, no tool.
     """
-    store = Store(settings.backup_dir)
+    store, settings = Store(settings.backup_dir), settings.as_admin()
     backup = store.find(name)
     began, started = dt.datetime.now(dt.UTC), time.monotonic()
     with store.lock("a drill", kind=LOCK), store.reading(backup.name) as folder:

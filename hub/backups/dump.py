@@ -17,7 +17,7 @@ from hub.backups.model import DatabaseOptions, DatabasePart, Facts
 from hub.backups.snapshot import Snapshot, snapshot
 from hub.errors import DeniedError, HubError
 from hub.settings import Settings
-from hub.timescale.connection import Connection, connect, explain, where
+from hub.timescale.connection import Connection, connect, explain, login, where
 from hub.timescale.level import timescale_version
 
 _ATTEMPTS = 5
@@ -132,7 +132,7 @@ def _size(folder: Path) -> int:
 def dump_roles(settings: Settings, target: Path) -> str:
     """Write the server's roles to `target`; return a note on what is missing from them, or nothing.
 
-    Password hashes are part of it where DB_USER may read them. Raises HubError.
+    Password hashes are part of it where the role may read them. Raises HubError.
     """
     with connect(settings) as connection:
         major = connection.info.server_version // 10000
@@ -145,6 +145,6 @@ def dump_roles(settings: Settings, target: Path) -> str:
         note = ""
     except DeniedError:
         tools.run([*command, "--no-role-passwords"], settings)
-        note = f"roles without their passwords: DB_USER {settings.db_user} may not read them"
+        note = f"roles without their passwords: {login(settings)} {settings.db_user} may not read them"
     target.chmod(0o600)
     return note

@@ -13,7 +13,7 @@ from hub.backups.model import Backup, DatabasePart
 from hub.backups.verify import contents
 from hub.errors import RefusedError
 from hub.settings import Settings
-from hub.timescale.connection import MAINTENANCE, Connection, connect, where
+from hub.timescale.connection import MAINTENANCE, Connection, connect, login, where
 
 # Indexes are built anew and need room to sort.
 _HEADROOM = 1.2
@@ -79,16 +79,16 @@ def _rights(connection: Connection, settings: Settings, backup: Backup, folder: 
     ).fetchone()
     assert row is not None
     superuser, may_create, may_create_roles = row
-    missing = []
+    missing, who = [], f"{login(settings)} {settings.db_user}"
     if not may_create:
-        missing.append(f"DB_USER {settings.db_user} may not create databases: ALTER ROLE {settings.db_user} CREATEDB")
+        missing.append(f"{who} may not create databases: set DB_ADMIN_USER to a superuser")
     new = missing_roles(connection, backup, folder)
     if new and not may_create_roles:
         missing.append(
-            f"the roles {', '.join(new)} do not exist and DB_USER may not create them: create them as a superuser"
+            f"the roles {', '.join(new)} do not exist and {who} may not create them: set DB_ADMIN_USER to a superuser"
         )
     if not superuser and any(part.options.owner != settings.db_user for part in backup.manifest.databases):
-        missing.append("DB_USER is neither a superuser nor the owner in the backup: set DB_USER to one that is")
+        missing.append(f"{who} is neither a superuser nor the owner in the backup: set DB_ADMIN_USER to a superuser")
     return missing
 
 

@@ -18,7 +18,8 @@ from hub.backups.verify import examine
 from hub.backups.volumes_back import VolumeBack, put_back
 from hub.errors import HubError, RefusedError
 from hub.settings import Settings
-from hub.timescale.connection import MAINTENANCE, connect
+from hub.timescale.connection import MAINTENANCE, Connection, connect
+from hub.timescale.roles import apart, refuse_without_owner, settle
 
 _BESIDE = "restoring"
 LOCK = ".restore"
@@ -69,7 +70,7 @@ class RestoreReport:
 
 def prepare(settings: Settings, request: Request, *, report: Report = lambda progress: None) -> Planned:
     """Verify the backup and check all that can be checked, touching nothing. Raises HubError, RefusedError."""
-    store = Store(settings.backup_dir)
+    store, settings = Store(settings.backup_dir), settings.as_admin()
     backup = store.find(request.backup)
     with store.reading(backup.name) as folder:
         verified = examine(backup, folder, report=report)
@@ -142,7 +143,7 @@ def restore(
     Raises HubError, and then the live database is as it was.
     """
     planned = planned or prepare(settings, request, report=report)
-    began, store = time.monotonic(), Store(settings.backup_dir)
+    began, store, admin = time.monotonic(), Store(settings.backup_dir), settings.as_admin()
     swapped: Swap | None = None
     copies: Sequence[TableCopy] = ()
     remarks, roles, rows = list(planned.remarks), [], 0
@@ -150,19 +151,20 @@ def restore(
         if planned.part and planned.target:
             roles = _roles(settings, planned, folder)
             beside = scratch_name(planned.target, _BESIDE)
-            rows = _restore_beside(settings, planned, folder, beside, report)
+            rows = _restore_beside(admin, planned, folder, beside, report)
             try:
                 if request.tables:
-                    copies = copy_tables(settings, beside, planned.target, request.tables, planned.part)
+                    copies = copy_tables(admin, beside, planned.target, request.tables, planned.part)
                 else:
                     if not request.into:
-                        with connect(settings, database=beside, autocommit=True) as connection:
+                        with connect(admin, database=beside, autocommit=True) as connection:
+                            _settle(connection, settings, planned.target)
                             remarks += release_jobs(connection, planned.part) if planned.part.timescaledb else []
                     before_swap()
-                    swapped = swap(settings, beside, planned.target)
+                    swapped = swap(admin, beside, planned.target)
             finally:
                 if swapped is None:
-                    drop(settings, beside)
+                    drop(admin, beside)
         volumes = [put_back(planned.backup, folder, name, place, report) for name, place in request.volumes.items()]
     return RestoreReport(
         planned.backup.name, round(time.monotonic() - began, 3), rows, swapped, tuple(copies), tuple(volumes),
@@ -171,8 +173,18 @@ def restore(
 
 
 def _roles(settings: Settings, planned: Planned, folder: Path) -> list[str]:
-    with connect(settings, database=MAINTENANCE, autocommit=True) as connection:
-        return preflight.create_roles(connection, planned.backup, folder)
+    """Create the roles of the backup that are missing; return their names."""
+    with connect(settings.as_admin(), database=MAINTENANCE, autocommit=True) as connection:
+        made = preflight.create_roles(connection, planned.backup, folder)
+        if apart(settings):
+            refuse_without_owner(connection, settings)
+        return made
+
+
+def _settle(connection: Connection, settings: Settings, target: str) -> None:
+    """Owners and grants as these settings want them: a backup may be older than they are, or of another server."""
+    if settings.with_roles and target in (settings.db_name, settings.dagster_db_name):
+        settle(connection, settings, of_dagster=target != settings.db_name)
 
 
 def _restore_beside(settings: Settings, planned: Planned, folder: Path, beside: str, report: Report) -> int:

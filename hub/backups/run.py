@@ -54,7 +54,7 @@ def take(
     Raises RefusedError while another one is being taken, HubError for everything else; then nothing was
     kept, and earlier backups are as they were.
     """
-    store = Store(settings.backup_dir)
+    store, settings = Store(settings.backup_dir), settings.as_admin()
     with store.lock("a backup"):
         mark_lost(settings)
         began, started = clock(), time.monotonic()

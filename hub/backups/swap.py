@@ -67,6 +67,7 @@ def kept_databases(settings: Settings, live: str) -> list[str]:
 
 def undo(settings: Settings, live: str) -> Swap:
     """Put the database that was kept last back into its place; the present one is kept in turn."""
+    settings = settings.as_admin()
     kept = kept_databases(settings, live)
     if not kept:
         raise HubError(f"{where(settings)}: no earlier restore has kept a database of {live!r}; nothing to go back to.")
@@ -75,6 +76,7 @@ def undo(settings: Settings, live: str) -> Swap:
 
 def drop_kept(settings: Settings, live: str) -> list[str]:
     """Drop all databases that swaps have kept; return their names."""
+    settings = settings.as_admin()
     kept = kept_databases(settings, live)
     for name in kept:
         drop(settings, name)

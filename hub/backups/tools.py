@@ -182,7 +182,7 @@ def _failure(name: str, code: int, tail: list[str]) -> HubError:
             f"{name}: the server's lock table is too small ({text}). Raise max_locks_per_transaction, restart it."
         )
     if "permission denied" in text or "must be superuser" in text or "must be owner" in text:
-        return DeniedError(f"{name} lacks a permission ({text}). Use the owner of the database as DB_USER.")
+        return DeniedError(f"{name} lacks a permission ({text}). Set DB_ADMIN_USER to a superuser.")
     if code < 0 or any(
         word in text
         for word in ("connection to server", "server closed", "terminating connection", "shutting down", "SSL SYSCALL")

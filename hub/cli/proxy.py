@@ -1,4 +1,4 @@
-"""`hub proxy`: the proxy API, its tokens and its role."""
+"""`hub proxy`: the proxy API and its tokens."""
 
 from __future__ import annotations
 
@@ -22,17 +22,6 @@ def serve(
 
     with service_settings() as settings, stopped_by_signals():
         run(settings, host=host or settings.proxy_host, port=port or settings.port)
-
-
-@proxy.command()
-def role() -> None:
-    """Make PROXY_DB_USER, a role that can only read, or bring it up to date. Run it after `hub db upgrade`."""
-    from hub.cli.service import service_settings
-    from hub.proxy.role import make_reader
-    from hub.timescale.connection import connect
-
-    with service_settings() as settings, connect(settings) as connection:
-        print(f"{make_reader(connection, settings)} can log in and read.")
 
 
 @token.command()

@@ -79,10 +79,8 @@ def explain(error: psycopg.Error, settings: Settings) -> HubError:
             f" Correct {setting.replace('_USER', '_PASSWORD')}."
         )
     if isinstance(error, pg.InsufficientPrivilege):
-        return DeniedError(
-            f"{place}: {login(settings)} {settings.db_user!r} lacks a permission: {text}."
-            " Run `hub db roles`, or use the owner."
-        )
+        remedy = "Run `hub db roles`." if settings.with_roles else "Grant it, or use the owner."
+        return DeniedError(f"{place}: {login(settings)} {settings.db_user!r} lacks a permission: {text}. {remedy}")
     if isinstance(error, pg.InvalidCatalogName) or ('database "' in text and "does not exist" in text):
         return SchemaError(f"{place} does not exist. Create it, then run `hub db upgrade`.")
     if isinstance(error, pg.DiskFull | pg.OutOfMemory | pg.ConfigurationLimitExceeded):

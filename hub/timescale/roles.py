@@ -81,10 +81,9 @@ def make_roles(settings: Settings) -> tuple[str, ...]:
     at once. Needs DB_ADMIN_USER to be a superuser. Raises HubError.
     """
     roles, admin, lines = declared(settings), settings.as_admin(), []
-    dagster = settings.dagster_db_user or settings.db_user
     databases = {settings.db_name: settings.owner}
     if settings.dagster_db_name != settings.db_name:
-        databases[settings.dagster_db_name] = dagster
+        databases[settings.dagster_db_name] = _dagster(settings)
     with connect(admin, database=MAINTENANCE, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (UPGRADE_LOCK,))
         _refuse_unless_superuser(connection, admin)
@@ -94,20 +93,23 @@ def make_roles(settings: Settings) -> tuple[str, ...]:
         if settings.owner != settings.db_user and settings.db_user != admin.db_user:
             _let_refresh(connection, settings.owner, settings.db_user)
         for name, owner in databases.items():
-            if _make_database(connection, name, owner, admin.db_user):
+            if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
+                words = (sql.Identifier(name), sql.Identifier(owner))
+                connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(*words))
                 lines.append(f"database {name} made, owned by {owner}")
-            _admit(connection, name, settings, roles, dagster)
     with connect(admin, autocommit=True) as connection:
-        connection.execute("SELECT pg_advisory_lock(%s)", (UPGRADE_LOCK,))
-        offered = connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'").fetchone()
-        if offered:
-            connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
-        settle(connection, settings)
-    if settings.dagster_db_name != settings.db_name:
-        with connect(admin, database=settings.dagster_db_name, autocommit=True) as connection:
-            connection.execute("SELECT pg_advisory_lock(%s)", (UPGRADE_LOCK,))
-            settle_dagster(connection, settings)
+        create_extension(connection)
+    for name in databases:
+        with connect(admin, database=name, autocommit=True) as connection:
+            settle(connection, settings, of_dagster=name != settings.db_name)
     return tuple(lines)
+
+
+def create_extension(connection: Connection) -> None:
+    """Create TimescaleDB where the server offers it."""
+    offered = connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'").fetchone()
+    if offered:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
 
 
 def _refuse_unless_superuser(connection: Connection, admin: Settings) -> None:
@@ -173,75 +175,58 @@ def _let_refresh(connection: Connection, owner: str, writer: str) -> None:
     connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(owner), sql.Identifier(writer)) + options)
 
 
-def _make_database(connection: Connection, name: str, owner: str, admin: str) -> bool:
-    """Create the database if there is none, and hand it to its owner; return whether it is new."""
-    row = connection.execute("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s", (name,)).fetchone()
-    words = (sql.Identifier(name), sql.Identifier(owner))
-    if row is None:
-        connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(*words))
-    elif row[0] != owner and owner != admin:
-        connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(*words))
-    return row is None
-
-
-def _admit(connection: Connection, name: str, settings: Settings, roles: tuple[Role, ...], dagster: str) -> None:
-    """CONNECT for those who have business in the database, TEMPORARY for the writer, and neither for PUBLIC."""
-    database, made = sql.Identifier(name), {role.setting: role.name for role in roles}
-    connection.execute(sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC").format(database))
-    here = ("DB_USER", "GRAFANA_DB_USER", "PROXY_DB_USER") if name == settings.db_name else ("GRAFANA_DB_USER",)
-    for setting in here:
-        if setting in made:
-            # Loads stage documents in temporary tables; whoever only reads makes none.
-            rights = sql.SQL("CONNECT, TEMPORARY" if setting == "DB_USER" else "CONNECT")
-            connection.execute(
-                sql.SQL("GRANT {} ON DATABASE {} TO {}").format(rights, database, sql.Identifier(made[setting]))
-            )
-
-
-def settle(connection: Connection, settings: Settings) -> int:
-    """Put owners and grants of the connected reading database right; return how many relations changed.
-
-    For `hub db roles`, and after a restore. `connection` is a superuser's, in autocommit mode.
-    """
-    level, changed = detect(connection), []
-    with connection.transaction():
-        _shut(connection, settings.owner)
-        if apart(settings):
-            changed = hand_over(connection, settings.owner, level)
-    return len(changed) + apply_grants(connection, settings, level)
-
-
 def apart(settings: Settings) -> bool:
     """Whether the tables belong to another role than the one that upgrades."""
     return settings.owner != settings.as_admin().db_user
 
 
-def settle_dagster(connection: Connection, settings: Settings) -> None:
-    """The same for Dagster's database, all of which is Dagster's. Grafana may read it, later tables too."""
-    owner = settings.dagster_db_user or settings.db_user
+def _dagster(settings: Settings) -> str:
+    return settings.dagster_db_user or settings.db_user
+
+
+def settle(connection: Connection, settings: Settings, *, of_dagster: bool) -> None:
+    """Put owners and grants of the connected database right: the hub's, or Dagster's.
+
+    For `hub db roles`, and for a database that was restored. `connection` is a superuser's, in autocommit mode.
+    """
+    connection.execute("SELECT pg_advisory_lock(%s)", (UPGRADE_LOCK,))
+    owner = _dagster(settings) if of_dagster else settings.owner
     with connection.transaction():
-        _shut(connection, owner)
         if owner != settings.as_admin().db_user:
-            for name, kind in connection.execute(
-                "SELECT relname, relkind::text FROM pg_class c WHERE relnamespace = 'public'::regnamespace"
-                " AND relkind IN ('r', 'p', 'v', 'm', 'S') AND pg_get_userbyid(relowner) <> %s"
-                " AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype IN ('a', 'i', 'e'))",
-                (owner,),
-            ).fetchall():
-                word = {"v": "VIEW", "m": "MATERIALIZED VIEW", "S": "SEQUENCE"}.get(kind, "TABLE")
-                connection.execute(
-                    sql.SQL("ALTER {} {} OWNER TO {}").format(
-                        sql.SQL(word), sql.Identifier("public", name), sql.Identifier(owner)
-                    )
-                )
-        if settings.grafana_role and _exists(connection, settings.grafana_role):
-            reader = sql.Identifier(settings.grafana_role)
-            connection.execute(sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(reader))
-            connection.execute(
-                sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA public GRANT SELECT ON TABLES TO {}").format(
-                    sql.Identifier(owner), reader
-                )
-            )
+            _own_database(connection, owner)
+        _admit(connection, settings, of_dagster=of_dagster)
+        _shut(connection, owner)
+        if of_dagster:
+            _settle_dagster(connection, settings, owner)
+        else:
+            level = detect(connection)
+            if apart(settings):
+                hand_over(connection, owner, level)
+            apply_grants(connection, settings, level)
+    connection.execute("SELECT pg_advisory_unlock(%s)", (UPGRADE_LOCK,))
+
+
+def _own_database(connection: Connection, owner: str) -> None:
+    row = connection.execute(
+        "SELECT datname FROM pg_database WHERE datname = current_database() AND pg_get_userbyid(datdba) <> %s", (owner,)
+    ).fetchone()
+    if row:
+        words = (sql.Identifier(row[0]), sql.Identifier(owner))
+        connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(*words))
+
+
+def _admit(connection: Connection, settings: Settings, *, of_dagster: bool) -> None:
+    """CONNECT for those who have business in the database, TEMPORARY for the writer, and neither for PUBLIC."""
+    database = sql.Identifier(connection.info.dbname)
+    rights: dict[str | None, str] = {settings.grafana_role: "CONNECT"}
+    if not of_dagster:
+        # Loads stage documents in temporary tables; whoever only reads makes none.
+        rights |= {settings.proxy_db_user: "CONNECT", settings.db_user: "CONNECT, TEMPORARY"}
+    connection.execute(sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC").format(database))
+    for role, right in rights.items():
+        if role and _exists(connection, role):
+            words = (sql.SQL(right), database, sql.Identifier(role))
+            connection.execute(sql.SQL("GRANT {} ON DATABASE {} TO {}").format(*words))
 
 
 def _shut(connection: Connection, owner: str) -> None:
@@ -257,6 +242,29 @@ def _shut(connection: Connection, owner: str) -> None:
         (list(_WRITING),),
     ).fetchall():
         connection.execute(sql.SQL("REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC").format(sql.SQL(signature)))
+
+
+def _settle_dagster(connection: Connection, settings: Settings, owner: str) -> None:
+    """Everything in Dagster's database is Dagster's. Grafana may read it, and what Dagster makes later."""
+    if owner != settings.as_admin().db_user:
+        rows = connection.execute(
+            "SELECT relname, relkind::text FROM pg_class c WHERE relnamespace = 'public'::regnamespace"
+            " AND relkind IN ('r', 'p', 'v', 'm', 'S') AND pg_get_userbyid(relowner) <> %s"
+            " AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype IN ('a', 'i', 'e'))",
+            (owner,),
+        ).fetchall()
+        for name, kind in rows:
+            word = {"v": "VIEW", "m": "MATERIALIZED VIEW", "S": "SEQUENCE"}.get(kind, "TABLE")
+            words = (sql.SQL(word), sql.Identifier("public", name), sql.Identifier(owner))
+            connection.execute(sql.SQL("ALTER {} {} OWNER TO {}").format(*words))
+    if settings.grafana_role and _exists(connection, settings.grafana_role):
+        reader = sql.Identifier(settings.grafana_role)
+        connection.execute(sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(reader))
+        connection.execute(
+            sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA public GRANT SELECT ON TABLES TO {}").format(
+                sql.Identifier(owner), reader
+            )
+        )
 
 
 def _exists(connection: Connection, role: str) -> bool:

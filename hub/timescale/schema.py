@@ -19,7 +19,7 @@ from hub.settings import Settings
 from hub.timescale.connection import Connection, connect
 from hub.timescale.grants import apply_grants, hand_over
 from hub.timescale.level import Level, detect
-from hub.timescale.roles import UPGRADE_LOCK, apart, refuse_without_owner
+from hub.timescale.roles import UPGRADE_LOCK, apart, create_extension, refuse_without_owner
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -66,7 +66,7 @@ def upgrade(settings: Settings) -> Upgrade:
         connection.execute("SELECT pg_advisory_lock(%s)", (UPGRADE_LOCK,))
         before, handed = current_revision(connection), []
         if before is None:
-            _create_extension(connection)
+            create_extension(connection)
         if apart(settings):
             refuse_without_owner(connection, settings)
             with connection.transaction():
@@ -90,13 +90,6 @@ def upgrade(settings: Settings) -> Upgrade:
         if rollups:
             refresh_all(connection, EVERY_ROLLUP)
         return Upgrade(before, newest_revision(), level, tuple(rollups), tuple(policies), len(handed) + granted)
-
-
-def _create_extension(connection: Connection) -> None:
-    """Create TimescaleDB where the server offers it."""
-    offered = connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'").fetchone()
-    if offered:
-        connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
 
 
 def _migrate(connection: Connection) -> None:

@@ -20,10 +20,10 @@ from hub.metrics.sample import Sampler
 from hub.metrics.store import store
 from hub.proxy import tokens
 from hub.proxy.database import Database
-from hub.proxy.role import make_reader
 from hub.rollups.refresh import refresh_all
 from hub.settings import Settings, load_settings
 from hub.timescale.connection import connect, parameters
+from hub.timescale.roles import make_roles
 from hub.timescale.schema import upgrade
 from tests.conftest import databases
 from tests.support.proxy import START, assert_problem, client, fill, make_token, serving
@@ -339,10 +339,14 @@ class TestReadOnly:
     def separate(self, settings: Settings) -> Iterator[Settings]:
         """Settings with a role for reads."""
         role = f"reader_{settings.db_name}"
-        made = settings.model_copy(update={"proxy_db_user": role, "proxy_db_password": SecretStr("let me 'in'")})
-        with connect(settings) as connection:
-            for _ in range(2):  # again changes nothing
-                assert make_reader(connection, made) == role
+        made = settings.model_copy(
+            update={
+                "proxy_db_user": role,
+                "proxy_db_password": SecretStr("let me 'in'"),
+                "dagster_db_name": settings.db_name,
+            }
+        )
+        make_roles(made)
         yield made
         with connect(settings) as connection:
             connection.execute(f"DROP OWNED BY {role}")
