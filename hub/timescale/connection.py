@@ -78,7 +78,8 @@ def explain(error: psycopg.Error, settings: Settings) -> HubError:
             f"{place} refused {setting} {settings.db_user!r}: wrong password."
             f" Correct {setting.replace('_USER', '_PASSWORD')}."
         )
-    if isinstance(error, pg.InsufficientPrivilege):
+    # A refused connection comes without an error code.
+    if isinstance(error, pg.InsufficientPrivilege) or "permission denied for database" in text:
         remedy = "Run `hub db roles`." if settings.with_roles else "Grant it, or use the owner."
         return DeniedError(f"{place}: {login(settings)} {settings.db_user!r} lacks a permission: {text}. {remedy}")
     if isinstance(error, pg.InvalidCatalogName) or ('database "' in text and "does not exist" in text):

@@ -98,6 +98,7 @@ def make_roles(settings: Settings) -> tuple[str, ...]:
                 connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(*words))
                 lines.append(f"database {name} made, owned by {owner}")
     with connect(admin, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", (UPGRADE_LOCK,))
         create_extension(connection)
     for name in databases:
         with connect(admin, database=name, autocommit=True) as connection:
