@@ -7,11 +7,9 @@ import dataclasses
 import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
 
-from psycopg import sql
-
 from hub.errors import SchemaError
 from hub.rollups.model import Rollup
-from hub.timescale.connection import Connection
+from hub.timescale.connection import Connection, acting_as
 from hub.timescale.level import Level, detect
 
 Window = tuple[dt.datetime, dt.datetime]
@@ -116,15 +114,8 @@ def as_owner(connection: Connection, relation: str) -> Iterator[None]:
         " WHERE oid = %s::regclass AND NOT pg_has_role(relowner, 'USAGE')",
         (relation,),
     ).fetchone()
-    if row is None:
+    with acting_as(connection, row[0]) if row else contextlib.nullcontext():
         yield
-        return
-    connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(row[0])))
-    try:
-        yield
-    finally:
-        if not connection.closed:
-            connection.execute("RESET ROLE")
 
 
 def _buckets(rollup: Rollup, window: Window) -> set[dt.datetime]:

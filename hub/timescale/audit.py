@@ -17,7 +17,7 @@ def complaints(connection: Connection, settings: Settings) -> Iterator[tuple[str
     """What is wrong, and what to do about it. Any role may ask. Raises SettingsError where the settings make no sense."""
     admin = settings.as_admin().db_user
     names = [role.name for role in declared(settings)]
-    have = dict(
+    have: dict[str, bool] = dict(
         connection.execute(
             "SELECT rolname, rolsuper FROM pg_roles WHERE rolname = ANY(%s)", ([*names, settings.db_user],)
         ).fetchall()

@@ -8,6 +8,8 @@ from typing import Any
 
 import psycopg
 from psycopg import errors as pg
+from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from hub.errors import DeniedError, HubError, SchemaError, UnavailableError
 from hub.settings import Settings
@@ -56,6 +58,18 @@ def connect(settings: Settings, *, database: str | None = None, autocommit: bool
         **parameters(settings, database=database), autocommit=autocommit, prepare_threshold=None
     ) as connection:  # fmt: skip
         yield connection
+
+
+@contextlib.contextmanager
+def acting_as(connection: Connection, role: str) -> Iterator[None]:
+    """Be another role for the block, which the role of the connection may become (SET ROLE)."""
+    connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+    try:
+        yield
+    finally:
+        # In a transaction that has failed no statement runs: its connection is given up.
+        if not connection.closed and connection.info.transaction_status is TransactionStatus.IDLE:
+            connection.execute("RESET ROLE")
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -9,14 +10,13 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from psycopg import sql
 
 from hub.rollups.apply import apply
 from hub.rollups.declared import EVERY_ROLLUP, HYPERTABLES
 from hub.rollups.policies import apply_policies, wanted
 from hub.rollups.refresh import refresh_all
 from hub.settings import Settings
-from hub.timescale.connection import Connection, connect
+from hub.timescale.connection import Connection, acting_as, connect
 from hub.timescale.grants import apply_grants, hand_over
 from hub.timescale.level import Level, detect
 from hub.timescale.roles import UPGRADE_LOCK, apart, create_extension, refuse_without_owner
@@ -64,32 +64,35 @@ def upgrade(settings: Settings) -> Upgrade:
     """
     with connect(settings.as_admin(), autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (UPGRADE_LOCK,))
-        before, handed = current_revision(connection), []
+        before = current_revision(connection)
         if before is None:
             create_extension(connection)
+        handed: list[str] = []
         if apart(settings):
             refuse_without_owner(connection, settings)
             with connection.transaction():
                 handed = hand_over(connection, settings.owner, detect(connection))
-            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(settings.owner)))
-        if before != newest_revision():
-            connection.autocommit = False
-            _migrate(connection)
-            connection.autocommit = True
-        level = detect(connection)
-        rollups = apply(connection, EVERY_ROLLUP, level)
-        policies: list[str] = []
-        if level.continuous_aggregates:
-            retention = settings.reading_retention_days
-            policies = apply_policies(
-                connection,
-                HYPERTABLES,
-                wanted(HYPERTABLES, EVERY_ROLLUP, settings.reading_compress_after_days, retention),
-            )
-        granted = apply_grants(connection, settings, level)
-        if rollups:
-            refresh_all(connection, EVERY_ROLLUP)
+        with acting_as(connection, settings.owner) if apart(settings) else contextlib.nullcontext():
+            rollups, policies = _bring_up(connection, settings, before)
+            level = detect(connection)
+            granted = apply_grants(connection, settings, level)
+            if rollups:
+                refresh_all(connection, EVERY_ROLLUP)
         return Upgrade(before, newest_revision(), level, tuple(rollups), tuple(policies), len(handed) + granted)
+
+
+def _bring_up(connection: Connection, settings: Settings, before: str | None) -> tuple[list[str], list[str]]:
+    """Migrations, rollups and policies; return the rollups that were built and the policies that changed."""
+    if before != newest_revision():
+        connection.autocommit = False
+        _migrate(connection)
+        connection.autocommit = True
+    level = detect(connection)
+    rollups = apply(connection, EVERY_ROLLUP, level)
+    if not level.continuous_aggregates:
+        return rollups, []
+    policies = wanted(HYPERTABLES, EVERY_ROLLUP, settings.reading_compress_after_days, settings.reading_retention_days)
+    return rollups, apply_policies(connection, HYPERTABLES, policies)
 
 
 def _migrate(connection: Connection) -> None:
