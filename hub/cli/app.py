@@ -162,11 +162,12 @@ def db_upgrade() -> None:
 @db.command("roles")
 def db_roles() -> None:
     """Make the roles and databases that the settings name, with their grants. Safe to run again, and twice at once."""
+    from hub.cli.service import service_settings
     from hub.timescale.roles import make_roles
 
-    with session() as current:
-        lines = make_roles(current.settings)
-    for line in lines:
+    with service_settings() as settings:
+        lines = make_roles(settings)
+    for line in lines or ("No role beside DB_USER is set; docs/roles.md names the settings.",):
         console.print(line, soft_wrap=True)
 
 

@@ -53,6 +53,21 @@ def without_admin(environment: dict[str, str]) -> dict[str, str]:
     }
 
 
+def test_the_commands_make_roles_then_tables_and_tell_no_password(postgres: dict[str, str], tmp_path: Path) -> None:
+    with role_set(postgres, hub_data_dir=tmp_path / "hub", backup_dir=tmp_path) as settings:
+        environment = dagster_variables(settings, settings.dagster_db_name, tmp_path / "dagster")
+        first = run_command(environment, "hub", "db", "roles")
+        assert f"{settings.db_user} writes\n" in first
+        assert f"database {settings.db_name} made, owned by {settings.owner}\n" in first
+        assert run_command(environment, "hub", "db", "upgrade").startswith("Schema empty → ")
+        again = run_command(environment, "hub", "db", "roles")
+        assert all(line.endswith(" (as before)") for line in again.splitlines())
+        assert "Nothing to do" in run_command(environment, "hub", "db", "upgrade")
+        assert "secret" not in first + again
+        with connect(settings) as connection:
+            assert list(complaints(connection, settings)) == []
+
+
 def test_a_range_of_days_through_dagster_as_the_writer(made: Settings, wire: WireServer, tmp_path: Path) -> None:
     wire.documents += [reading(FIRST, 1.5), reading(FIRST, 2.5), dead_letter(FIRST), reading(LAST)]
     environment = without_admin(dagster_variables(made, made.dagster_db_name, tmp_path / "dagster"))
