@@ -31,7 +31,7 @@ from hub.timescale.level import Level, detect
 from hub.timescale.roles import make_roles
 from hub.timescale.schema import upgrade
 from tests.support.backups import fill
-from tests.support.proxy import client, make_token, serving
+from tests.support.proxy import client, make_token, serving, until
 from tests.support.roles import as_dagster, as_grafana, as_proxy, given, role_set
 
 
@@ -308,6 +308,23 @@ def test_a_rebuilt_rollup_keeps_its_grants(made: Settings, admin: Connection) ->
     fill(made, 60, start="2026-04-01")
     with connect(made) as connection:
         assert connection.execute("SELECT sum(events) FROM reading_daily").fetchone() == (3060,)
+
+
+def test_background_jobs_run_as_the_owner(made: Settings, admin: Connection) -> None:
+    if detect(admin) is not Level.TIMESCALE:
+        pytest.skip("the server of the tests has no background jobs")
+    admin.execute(
+        "SELECT alter_job(job_id, next_start => now()) FROM timescaledb_information.jobs WHERE job_id >= 1000"
+    )
+
+    def ended() -> list[tuple[str, str]]:
+        found = admin.execute(
+            "SELECT owner::text, last_run_status FROM timescaledb_information.jobs"
+            " JOIN timescaledb_information.job_stats USING (job_id) WHERE job_id >= 1000"
+        ).fetchall()
+        return found if len(found) == 6 and all(state for _, state in found) else []
+
+    assert set(until("every job has run", ended, seconds=60)) == {(made.owner, "Success")}
 
 
 def test_made_and_upgraded_several_times_at_once(postgres: dict[str, str]) -> None:

@@ -120,3 +120,25 @@ def test_definitions_need_no_setting_and_say_which_one_is_malformed(monkeypatch:
     monkeypatch.setenv("READING_START_DATE", "yesterday")
     with pytest.raises(SettingsError, match="READING_START_DATE must"):
         load_definition_settings()
+
+
+def test_without_settings_for_roles_one_role_does_everything() -> None:
+    settings = load_settings(**GOOD)
+    assert settings.as_admin() is settings
+    assert (settings.owner, settings.with_roles, settings.grafana_role) == (settings.db_user, False, None)
+
+
+def test_the_administrator_works_on_both_databases_and_keeps_the_owner() -> None:
+    given = {"db_admin_user": "postgres", "db_admin_password": "root's", "dagster_db_user": "dagster"}
+    settings = load_settings(**GOOD, **given, dagster_db_password="dagster's")
+    admin = settings.as_admin()
+    assert (admin.db_user, admin.dagster_db_user, admin.owner) == ("postgres", "postgres", settings.db_user)
+    assert admin.db_password.get_secret_value() == "root's"
+    assert admin.dagster_db_password == admin.db_password
+    assert admin.as_admin() == admin
+    assert (settings.with_roles, settings.grafana_role) == (True, "grafana")
+
+
+def test_the_administrators_password_is_the_users_unless_it_is_set() -> None:
+    admin = load_settings(**GOOD, db_admin_user="postgres").as_admin()
+    assert admin.db_password.get_secret_value() == SECRET
