@@ -68,7 +68,7 @@ def _refuse_muddle(settings: Settings, admin: str, roles: list[Role]) -> None:
         if role.password is None and role.setting != "DB_OWNER":
             password = role.setting.replace("_USER", "_PASSWORD")
             raise SettingsError(f"{password} is not set: set it in .env or the environment.")
-    if settings.dagster_db_user and settings.dagster_db_name == settings.db_name and len(seen) > 1:
+    if settings.dagster_db_name == settings.db_name and "DAGSTER_DB_USER" in seen.values():
         raise SettingsError(
             "DAGSTER_DB_NAME must not be DB_NAME where Dagster has a role of its own: name another one."
         )
