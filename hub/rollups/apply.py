@@ -95,10 +95,20 @@ def _note(connection: Connection, name: str, signature: str) -> None:
 
 def view_names() -> list[str]:
     """The views that stand on the rollups."""
-    return re.findall(r"^CREATE VIEW (\w+)", _views(), re.MULTILINE)
+    return [name for kind, name in _views_and_functions() if kind == "VIEW"]
+
+
+def function_names() -> list[str]:
+    """The functions that stand on the rollups."""
+    return [name for kind, name in _views_and_functions() if kind == "FUNCTION"]
+
+
+def _views_and_functions() -> list[tuple[str, str]]:
+    """Kind and name of each view and function, in the order in which they are made."""
+    return re.findall(r"^CREATE (VIEW|FUNCTION) (\w+)", _views(), re.MULTILINE)
 
 
 def _drop_views(connection: Connection) -> None:
-    """The views hold nothing and are made again."""
-    for name in view_names():
-        connection.execute(f"DROP VIEW IF EXISTS {name}")
+    """The views and functions hold nothing and are made again; some stand on others."""
+    for kind, name in reversed(_views_and_functions()):
+        connection.execute(f"DROP {kind} IF EXISTS {name}")

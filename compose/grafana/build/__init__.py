@@ -1,0 +1,1 @@
+"""The source of the dashboards: `python -m compose.grafana.build` writes compose/grafana/dashboards/*.json."""
