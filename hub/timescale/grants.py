@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from psycopg import sql
 
-from hub.rollups.apply import view_names
+from hub.rollups.apply import function_names, view_names
 from hub.rollups.declared import EVERY_ROLLUP
 from hub.settings import Settings
 from hub.timescale.connection import Connection
@@ -134,7 +134,7 @@ def _statement(template: str, relation: str, column: str, role: str, privilege: 
 
 
 def hand_over(connection: Connection, owner: str, level: Level) -> list[str]:
-    """Make `owner` the owner of every relation of the hub that is somebody else's; return their names.
+    """Make `owner` the owner of every relation and function of the hub that is somebody else's; return their names.
 
     TimescaleDB hands the chunks, the columnstore's tables and the background jobs over with each. In the
     caller's transaction or none; no row is read.
@@ -152,4 +152,13 @@ def hand_over(connection: Connection, owner: str, level: Level) -> list[str]:
                 sql.SQL(word), sql.Identifier("public", name), sql.Identifier(owner)
             )
         )
-    return [name for name, _ in rows]
+    functions = connection.execute(
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+        " AND proname = ANY(%s) AND pg_get_userbyid(proowner) <> %s",
+        (function_names(), owner),
+    ).fetchall()
+    for (name,) in functions:
+        connection.execute(
+            sql.SQL("ALTER FUNCTION {} OWNER TO {}").format(sql.Identifier("public", name), sql.Identifier(owner))
+        )
+    return [name for name, *_ in rows + functions]

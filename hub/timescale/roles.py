@@ -89,6 +89,8 @@ def make_roles(settings: Settings) -> tuple[str, ...]:
         _refuse_unless_superuser(connection, admin)
         for role in roles:
             made = _make(connection, role)
+            if role.setting == "GRAFANA_DB_USER":
+                _point_at_dagster(connection, role, settings)
             lines.append(f"{role.name} {role.does}{'' if made else ' (as before)'}")
         if settings.owner != settings.db_user and settings.db_user != admin.db_user:
             _let_refresh(connection, settings.owner, settings.db_user)
@@ -144,6 +146,13 @@ def _make(connection: Connection, role: Role) -> bool:
             # A second lock only: whoever has the role can undo it. The grants are the first.
             connection.execute(sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(name))
     return row is None
+
+
+def _point_at_dagster(connection: Connection, role: Role, settings: Settings) -> None:
+    """Let the role's sessions know Dagster's address: files of dashboards, whose links need it, hold no settings."""
+    address = sql.Literal(settings.dagster_public_url or settings.dagster_url)
+    name = sql.Identifier(role.name)
+    connection.execute(sql.SQL("ALTER ROLE {} SET reading_hub.dagster_url = {}").format(name, address))
 
 
 def _verifier(connection: Connection, role: Role) -> sql.Composable:

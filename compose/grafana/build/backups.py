@@ -124,10 +124,10 @@ def _history() -> list[Json]:
         column("state", mappings=_STATE, custom__cellOptions=cell_background(), custom__width=90),
         column("started", unit="dateTimeAsIso", custom__width=170),
         column("duration", unit="s", decimals=1, custom__width=100),
-        column("size", unit="bytes", decimals=1, custom__width=100),
-        column("kind", custom__width=80),
         column("backup", custom__width=170),
         column("rows", unit="short", custom__width=90),
+        column("size", unit="bytes", decimals=1, custom__width=100),
+        column("kind", custom__width=80),
     ]
     return row(
         102, "History",
@@ -140,7 +140,7 @@ def _history() -> list[Json]:
                 """,
                 table=True,
             ),
-            size=(24, 6), overrides=columns, nothing="no drill in this time range",
+            size=(24, 6), overrides=columns[:5], nothing="no drill in this time range",
         ),
         table(
             21, "Runs", "The last 200 runs of the time range. `lost`: its process ended without a word.",
