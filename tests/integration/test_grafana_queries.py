@@ -37,7 +37,8 @@ class Answer:
         assert cursor.description
         self.names = [column.name for column in cursor.description]
         self.types = [
-            known.name if (known := psycopg.adapters.types.get(column.type_code)) else "?" for column in cursor.description
+            known.name if (known := psycopg.adapters.types.get(column.type_code)) else "?"
+            for column in cursor.description
         ]
         self.rows = cursor.fetchall()
 

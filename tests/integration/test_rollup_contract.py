@@ -15,34 +15,19 @@ import pytest
 
 from hub.errors import RefusedError
 from hub.rollups.apply import apply
-from hub.rollups.declared import READING_ANALYTICS, READING_DAILY, READING_HOURLY, ROLLUPS
+from hub.rollups.declared import EVERY_ROLLUP, READING_ANALYTICS, READING_DAILY, READING_HOURLY, ROLLUPS
 from hub.rollups.model import Count, Rollup, Sum
 from hub.rollups.policies import apply_policies, current, wanted
 from hub.rollups.refresh import mark_dirty, refresh, refresh_all
 from hub.rollups.status import status
-from hub.settings import Settings, load_settings
+from hub.settings import Settings
 from hub.timescale.connection import Connection, connect
 from hub.timescale.level import Level, detect
 from hub.timescale.schema import upgrade
-from tests.support import timescale
+from tests.support.levels import wasm_settings  # noqa: F401
 
 HOUR = dt.timedelta(hours=1)
 _READINGS = [rollup for rollup in ROLLUPS if rollup.table == "reading_analytics"]
-
-
-@pytest.fixture(scope="module")
-def wasm_settings() -> Iterator[Settings]:
-    reason = timescale.missing()
-    if reason:
-        pytest.skip(reason)
-    with timescale.server() as port, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PGSSLMODE", "disable")
-        settings = load_settings(
-            mongo_uri="mongodb://unused", db_host="127.0.0.1", db_port=port, db_name="postgres", db_user="postgres",
-            db_password="postgres", _env_file=None,
-        )  # fmt: skip
-        upgrade(settings)
-        yield settings
 
 
 @pytest.fixture(params=["server", "wasm"])
@@ -233,9 +218,36 @@ def test_the_status_tells_size_watermark_lag_and_what_waits(db: Connection) -> N
     assert (hourly.dirty, daily.dirty) == (1, 0)
     assert hourly.bytes > 0
     assert hourly.refreshed_at is not None
+    progress = db.execute(
+        "SELECT rollup, watermark, lag_seconds, waiting, refreshed_at FROM rollup_progress WHERE rollup LIKE 'reading%'"
+    ).fetchall()
+    assert sorted(progress) == [
+        (one.name, one.watermark, one.lag.total_seconds(), one.dirty, one.refreshed_at) for one in (daily, hourly)
+    ]
     assert ("refresh" in hourly.policies) == detect(db).continuous_aggregates
     db.execute("DELETE FROM reading_analytics WHERE event_timestamp >= %s", (day,))
     refresh_all(db, _READINGS)
+
+
+def test_the_progress_names_every_rollup(db: Connection) -> None:
+    found = db.execute("SELECT rollup FROM rollup_progress ORDER BY 1").fetchall()
+    assert found == sorted((rollup.name,) for rollup in EVERY_ROLLUP)
+
+
+def test_a_long_range_is_read_in_days_and_a_short_one_in_hours(db: Connection) -> None:
+    day = dt.datetime(2026, 7, 6, tzinfo=dt.UTC)
+    empty(db)
+    insert(db, ("b1", day + HOUR, "kobo", "session", 1.0), ("b2", day + 5 * HOUR, "kobo", "session", 1.0))
+    refresh_all(db, _READINGS)
+    between = "SELECT bucket, events FROM reading_between(%s, %s) ORDER BY 1"
+    assert db.execute(between, (day, day + 15 * 24 * HOUR)).fetchall() == [(day + HOUR, 1), (day + 5 * HOUR, 1)]
+    assert db.execute(between, (day, day + 16 * 24 * HOUR)).fetchall() == [(day, 2)]
+    assert db.execute(between, (day + HOUR, day + 5 * HOUR)).fetchall() == [(day + HOUR, 1)]
+    plan = "\n".join(
+        line
+        for (line,) in db.execute(f"EXPLAIN {between.replace('%s', chr(39) + '2026-07-06+00' + chr(39))}").fetchall()
+    )
+    assert "daily" not in plan.lower()
 
 
 def test_policies_are_set_once_changed_when_the_settings_change_and_removed(db: Connection) -> None:

@@ -107,7 +107,10 @@ def ran(settings: Settings, environment: dict[str, str]) -> None:
     """Runs in Dagster's own database: one that succeeded, one that failed, one that waits; ticks and heartbeats."""
     days = {"dagster/asset_partition_range_start": "2026-01-05", "dagster/asset_partition_range_end": "2026-01-06"}
     gone = environment | {"DB_PORT": "1"}
-    with mock.patch.dict(os.environ, environment), dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
+    with (
+        mock.patch.dict(os.environ, environment),
+        dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance,
+    ):
         job = build_defs({"hub": _impatient()}).resolve_job_def("metrics")
         assert job.execute_in_process(instance=instance, tags=days).success
         report = build_defs({"hub": _impatient()}).resolve_job_def("drill")
@@ -143,5 +146,3 @@ def sample_of_disk(host: str, time: dt.datetime, percent: float) -> Sample:
     """A sample whose only mount is that full."""
     disk = {"total": 100, "used": percent, "percent": percent}
     return Sample(time, host, "Linux", "disk", {"percent": percent, "mounts": {"/": disk}})
-
-
