@@ -144,6 +144,10 @@ check: $(VENV)/.installed-dev ## Lint, format, types, and Dagster's own validati
 	@$(HUB) run -- $(BIN)/dg check defs
 	@$(HUB) run -- $(BIN)/dagster definitions validate
 
+.PHONY: dashboards
+dashboards: $(VENV)/.installed ## Build Grafana's dashboards from compose/grafana/build
+	@$(BIN)/python -m compose.grafana.build
+
 .PHONY: bench
 bench: $(VENV)/.installed-dev ## The benchmarks; one JSON line each
 	@$(BIN)/python -m tests.bench

@@ -238,6 +238,8 @@ class TestLogs:
         'level=info ts=2026-11-24T18:57:37Z caller=promtail.go:133 msg="Starting Promtail" version="(version=3.6.11)"',
         "Started Dagster code server for module pipelines.definitions on port 4000 in process 7",
         "Serving dagster-webserver on http://0.0.0.0:3000 in process 7",
+        '{"level": "info", "logger": "uvicorn.error", "msg": "Uvicorn running on http://0.0.0.0:8085 (Press CTRL+C to quit)"}',
+        '{"level": "info", "logger": "hub.metrics.collect", "msg": "sampling attic every 60 s"}',
         "Instance is configured with the following daemons: ['AssetDaemon', 'SensorDaemon']",
     ])  # fmt: skip
     def test_what_a_program_writes_when_it_starts_is_known(self, line: str) -> None:

@@ -20,8 +20,11 @@ from compose.grafana.build.parts import (
 
 UID = "rh-logs"
 CHOSEN = '{service=~"$service", level=~"$level"} |~ `(?i)$search`'
-# Our own lines are JSON; of the others the line itself is shown.
-_READABLE = " | json msg=`msg` | drop __error__, __error_details__ | line_format `{{ if .msg }}{{ .msg }}{{ else }}{{ __line__ }}{{ end }}`"
+# Of a JSON line its message, its error and its traceback are shown, of any other the line itself.
+_READABLE = (
+    " | json msg=`msg`, event=`event`, error=`error`, exc=`exc` | drop __error__, __error_details__"
+    " | line_format `{{ or .msg .event __line__ }}{{ with .error }} {{ . }}{{ end }}{{ with .exc }} {{ . }}{{ end }}`"
+)
 # Every line has a level: debug, info, warning, error, critical or unknown (compose/promtail).
 ERRORS = "error|critical"
 _WARNINGS = "warning"
@@ -34,7 +37,7 @@ STARTS = (
     "|Serving dagster-webserver"
     "|Instance is configured with the following daemons"
     "|Uvicorn running on"  # the proxy
-    "|Collecting host metrics"
+    r"|sampling \S+ every"  # the collector of host metrics
 )
 
 
