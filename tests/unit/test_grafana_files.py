@@ -175,6 +175,14 @@ def test_the_limits_are_those_of_the_checks_in_dagster() -> None:
     assert limits["rh-disk-full"] == [85]
 
 
+def test_rules_and_dashboards_have_folders_of_their_own() -> None:
+    """Grafana makes the folder of rules first, under a uid of its own: a shared one would be there twice."""
+    (provider,) = grafana.provisioned("dashboards/dashboards.yaml")["providers"]
+    assert (provider["folder"], provider["folderUid"]) == ("Reading Hub", "reading-hub")
+    folders = {group["folder"] for group in grafana.provisioned("alerting/rules.yaml")["groups"]}
+    assert folders == {"Reading Hub alerts"}
+
+
 def test_alerts_send_nothing_before_somebody_says_where() -> None:
     notifications = grafana.provisioned("alerting/notifications.yaml")
     (mute,), (policy,) = notifications["muteTimes"], notifications["policies"]

@@ -37,15 +37,6 @@ _RUNS = """(
         to_timestamp(end_time) AS ended
     FROM runs
 ) AS run"""
-_TICKS = """(
-    SELECT
-        id, selector_id, status, type,
-        "timestamp" AT TIME ZONE 'UTC' AS ticked,
-        tick_body::jsonb->>'job_name' AS name,
-        tick_body::jsonb->>'skip_reason' AS reason,
-        split_part(tick_body::jsonb->'error'->>'message', E'\\n', 1) AS error
-    FROM job_ticks
-) AS tick"""
 _STATUS = mapped(
     SUCCESS=("success", GREEN), FAILURE=("failure", RED), CANCELED=("canceled", ORANGE), STARTED=("running", BLUE),
     STARTING=("starting", BLUE), QUEUED=("queued", YELLOW), NOT_STARTED=("not started", YELLOW),
@@ -56,6 +47,19 @@ _COLOURS = [
     column(name, color={"mode": "fixed", "fixedColor": colour})
     for name, colour in (("SUCCESS", GREEN), ("FAILURE", RED), ("CANCELED", ORANGE), ("SKIPPED", "semi-dark-blue"), ("STARTED", YELLOW))
 ]  # fmt: skip
+
+
+def _ticks(of: str = "job_ticks") -> str:
+    """Ticks with what stands in their JSON."""
+    return f"""(
+    SELECT
+        status, type,
+        "timestamp" AT TIME ZONE 'UTC' AS ticked,
+        tick_body::jsonb->>'job_name' AS name,
+        tick_body::jsonb->>'skip_reason' AS reason,
+        split_part(tick_body::jsonb->'error'->>'message', E'\\n', 1) AS error
+    FROM {of}
+) AS tick"""
 
 
 def _dagster(text: str, *, is_table: bool = False) -> Json:
@@ -221,7 +225,7 @@ def _automation() -> list[Json]:
         return _dagster(f"""
             SELECT date_bin('$__interval', ticked, TIMESTAMPTZ '2000-01-03 00:00:00+00') AS time, status AS metric,
                 count(*) AS value
-            FROM {_TICKS} WHERE $__timeFilter(ticked) AND type = '{kind}' GROUP BY 1, 2 ORDER BY 1
+            FROM {_ticks()} WHERE $__timeFilter(ticked) AND type = '{kind}' GROUP BY 1, 2 ORDER BY 1
         """)
 
     kept = "Dagster forgets ticks that had nothing to do: of sensors after 2 days, of schedules after 7."
@@ -235,8 +239,9 @@ def _automation() -> list[Json]:
             32, "Last ticks", "The newest tick of each sensor and schedule that is switched on, or was.",
             _dagster(
                 f"""
-                SELECT DISTINCT ON (name) name, lower(type) AS kind, ticked, status, coalesce(error, reason) AS "what it said"
-                FROM {_TICKS} ORDER BY name, id DESC
+                SELECT name, lower(type) AS kind, ticked, status, coalesce(error, reason) AS "what it said"
+                FROM {_ticks("(SELECT DISTINCT ON (selector_id) * FROM job_ticks ORDER BY selector_id, id DESC) AS newest")}
+                ORDER BY name
                 """,
                 is_table=True,
             ),
@@ -251,11 +256,11 @@ def _automation() -> list[Json]:
             33, "Checks", "The newest result of each asset check, failed ones first.",
             _dagster(
                 """
-                SELECT asset, check_name AS check, status, checked, run_id AS run
+                SELECT asset_key::jsonb->>-1 AS asset, check_name AS check, status,
+                    evaluation_event_timestamp AT TIME ZONE 'UTC' AS checked, run_id AS run
                 FROM (
                     SELECT DISTINCT ON (asset_key, check_name)
-                        asset_key::jsonb->>-1 AS asset, check_name, execution_status AS status, run_id,
-                        evaluation_event_timestamp AT TIME ZONE 'UTC' AS checked
+                        asset_key, check_name, execution_status AS status, run_id, evaluation_event_timestamp
                     FROM asset_check_executions
                     WHERE execution_status <> 'PLANNED'
                     ORDER BY asset_key, check_name, id DESC
