@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,12 +20,15 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def free_port(preferred: int | None = None) -> int:
-    """Return a TCP port that is free on loopback: `preferred` if it is, any otherwise."""
-    for port in filter(None, (preferred, 0) if preferred else (0,)):
-        try:
+    """Return a TCP port that is free on loopback: `preferred` if it is, any otherwise.
+
+    Not one of the kernel's own choice: between this answer and the server's start, or while a server is down to
+    come back on its port, the kernel would give such a port to anybody's outgoing connection.
+    """
+    chosen = random.sample(range(20_000, 30_000), 50)  # below the 32768 where Linux begins with ports of its choice
+    for port in ([preferred] if preferred else []) + chosen:
+        with contextlib.suppress(OSError):
             return _bind(port)
-        except OSError:
-            continue
     return _bind(0)
 
 
