@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import hypothesis
 import psycopg
 import pytest
 
@@ -24,6 +25,12 @@ from tests.support.mongo_wire import WireServer
 
 ROOT = Path(__file__).resolve().parent.parent
 _NUMBERS = itertools.count(1)
+
+# The same examples everywhere, however slow the machine.
+hypothesis.settings.register_profile(
+    "hub", deadline=None, derandomize=True, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+)
+hypothesis.settings.load_profile("hub")
 
 
 @pytest.fixture(scope="session", autouse=True)

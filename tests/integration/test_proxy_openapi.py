@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase
+from hypothesis import Phase
 from hypothesis import settings as hypothesis_settings
 from schemathesis.checks import CHECKS
 
@@ -41,14 +41,7 @@ def server(postgres: dict[str, str]) -> Iterator[tuple[str, str]]:
 
 
 @schema.parametrize()
-@hypothesis_settings(
-    max_examples=25,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
+@hypothesis_settings(max_examples=25, phases=[Phase.explicit, Phase.generate])
 def test_answers_are_as_described(case: schemathesis.Case, server: tuple[str, str]) -> None:
     url, token = server
     # A window that is the wrong way round, and days that are not there, are refused: no schema can say that.

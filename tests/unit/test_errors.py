@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub.errors import DeniedError, HubError, RefusedError, SchemaError, SettingsError, UnavailableError, redact
@@ -54,7 +54,7 @@ def test_messages_without_credentials_stay_as_they_are(text: str) -> None:
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Z", "C")), min_size=1, max_size=12)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200)
 @given(WORDS)
 def test_no_password_without_blanks_gets_through_a_connection_string(password: str) -> None:
     assert (

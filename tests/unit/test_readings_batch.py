@@ -13,7 +13,7 @@ from bson import Code, DatetimeMS, Decimal128, Int64, MaxKey, MinKey, Regex, Tim
 from bson.binary import Binary
 from bson.dbref import DBRef
 from bson.objectid import ObjectId
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub.readings import rows
@@ -26,9 +26,7 @@ START, END = microseconds(NOON.replace(hour=0)), microseconds(NOON.replace(hour=
 WINDOW = (START, END)
 MAPPING = Mapping(("timestamp", "extracted_at"), ("payload", "value"), START - 3 * DAY_US, END + 3 * DAY_US)
 
-QUICK = settings(
-    max_examples=250, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
+QUICK = settings(max_examples=250)
 
 # ------------------------------------------------------------------- documents of every kind
 

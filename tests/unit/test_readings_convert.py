@@ -12,7 +12,7 @@ from bson import Code, Decimal128, Int64, MaxKey, MinKey, Regex, Timestamp
 from bson.binary import Binary
 from bson.dbref import DBRef
 from bson.objectid import ObjectId
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub.readings.convert import OPTIONS, Unusable, convert, decode, decode_id, id_text, number_at
@@ -20,9 +20,7 @@ from hub.readings.model import Mapping, Reject, Row, microseconds
 from tests.support.readings import ID, NOON, document, element, encode, extended, reading, text
 
 MAPPING = Mapping(("timestamp",), ("payload", "value"), 0, microseconds(NOON) * 2)
-QUICK = settings(
-    max_examples=250, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
+QUICK = settings(max_examples=250)
 
 WORDS = st.one_of(
     st.text(st.characters(codec="utf-8"), max_size=5),

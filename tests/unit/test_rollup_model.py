@@ -7,16 +7,14 @@ import datetime as dt
 import itertools
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub.rollups.declared import READING_DAILY, READING_HOURLY, ROLLUPS
 from hub.rollups.model import ORIGIN, Rollup
 from hub.rollups.refresh import merge
 
-QUICK = settings(
-    max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
+QUICK = settings(max_examples=200)
 BUCKETS = ["1 minute", "5 minutes", "1 hour", "6 hours", "1 day", "2 days", "1 week"]
 TIMES = st.datetimes(dt.datetime(1970, 1, 1), dt.datetime(2100, 1, 1), timezones=st.just(dt.UTC))
 
