@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 
@@ -48,7 +47,7 @@ def test_health_that_comes_and_goes_is_not_health(world: World) -> None:
 
 
 def test_a_slow_start_is_waited_for(world: World) -> None:
-    world.configure(health={"timeout": "10"})
+    world.configure(health={"timeout": "120"})
     world.release(2, web=broken(2, "slow"))
     world.deploy()
     world.assert_whole(2)
@@ -62,10 +61,10 @@ def test_a_one_shot_that_fails_takes_the_commit_back(world: World) -> None:
     world.deploy()
     assert world.assert_status_is_true()["in_step"]
     world.release(3, web=needs, migrate={**migrate, **broken(3, "once-bad")})
-    started = time.monotonic()
     world.configure(health={"timeout": "30"})
-    assert "migrate is exited (3)" in world.run().err
-    assert time.monotonic() - started < 15  # it has ended: nothing more to wait for
+    said = world.run().err
+    assert "migrate is exited (3)" in said
+    assert "after 30 s" not in said  # it has ended: nothing more to wait for
     world.assert_whole(2)
 
 

@@ -167,6 +167,7 @@ class TestDraining:
 
     def test_it_waits_for_runs_to_end(self, world: World, webserver: Webserver) -> None:
         webserver.answers = [["a", "b"], ["b"], []]
+        world.configure(dagster={"drain_timeout": "300"})
         world.release(2)
         world.deploy()
         assert webserver.asked == 3

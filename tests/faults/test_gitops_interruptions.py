@@ -268,7 +268,7 @@ def test_two_at_once(world: World) -> None:
     assert found["step"] == "up"
     assert not found["in_step"]
     (world.root / "go").touch()
-    out, err = first.communicate(timeout=60)
+    out, err = first.communicate(timeout=300)
     assert first.returncode == 0, out + err
     assert len(world.calls("compose up")) == 1
     settled(world, 2)
@@ -279,12 +279,12 @@ def test_a_child_that_outlives_a_killed_agent_keeps_the_lock(world: World) -> No
     world.release(2)
     world.fault({"match": "compose up", "when": "before", "do": "orphan"})
     process = world.start()
-    assert process.wait(timeout=60) == -9
+    assert process.wait(timeout=300) == -9
     second = world.run()
     assert second.code == 75
     assert "kind=busy" in second.err
     (world.root / "go").touch()
-    process.communicate(timeout=60)  # its pipes close when the orphan ends
+    process.communicate(timeout=300)  # its pipes close when the orphan ends
     world.deploy()
     settled(world, 2)
 
@@ -405,5 +405,5 @@ def test_status_does_not_disturb_a_run(world: World) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     process = world.start()
     os.close(descriptor)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err

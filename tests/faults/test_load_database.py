@@ -125,7 +125,7 @@ def kill(server: EmbeddedPostgres) -> None:
     postmaster = psutil.Process(server.pid)
     family = [postmaster, *postmaster.children(recursive=True)]
     postmaster.kill()
-    gone, alive = psutil.wait_procs(family[1:], timeout=20)
+    gone, alive = psutil.wait_procs(family[1:], timeout=120)
     assert not alive, gone
 
 

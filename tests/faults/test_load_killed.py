@@ -95,5 +95,5 @@ def test_a_dagster_run_that_is_killed_leaves_everything_as_it_was_and_the_next_o
     kill_in_mid_load(wire, DG_LAUNCH, dagster_environment, 5, tmp_path / "killed.log")
     assert everything(settings) == before
     with run(DG_LAUNCH, dagster_environment, tmp_path / "again.log") as again:
-        assert again.wait(120) == 0, (tmp_path / "again.log").read_text()
+        assert again.wait(600) == 0, (tmp_path / "again.log").read_text()
     assert_succeeds(settings)

@@ -34,7 +34,7 @@ READING_ASSETS = ("reading_analytics", "reading_rejects", *(rollup.name for roll
 T = TypeVar("T")
 
 
-def until(what: str, found: Callable[[], T | None], *, seconds: float = 90) -> T:
+def until(what: str, found: Callable[[], T | None], *, seconds: float = 300) -> T:
     """Ask `found` until it answers with something true, and return that; after `seconds` the test fails."""
     deadline = time.monotonic() + seconds
     while not (answer := found()):
@@ -104,7 +104,7 @@ def everything_stored(settings: Settings, environment: dict[str, str]) -> list[s
     return rows
 
 
-def run_command(environment: dict[str, str], *command: str, seconds: float = 120) -> str:
+def run_command(environment: dict[str, str], *command: str, seconds: float = 600) -> str:
     """Run one of Dagster's own commands as a user would, in the project's folder; return all it printed."""
     done = subprocess.run(
         command, cwd=ROOT, env=environment, text=True, timeout=seconds,
@@ -152,7 +152,7 @@ class Stack:
         answer = httpx.post(
             f"http://127.0.0.1:{self.port}/graphql",
             json={"query": query, "variables": variables},
-            timeout=60,
+            timeout=300,
         ).json()
         assert not answer.get("errors"), answer
         for field, value in answer["data"].items():

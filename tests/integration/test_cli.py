@@ -32,7 +32,7 @@ TIME_INDEX = {"v": 2, "key": {"timestamp": 1}, "name": "timestamp_1"}
 
 
 def hub(
-    *arguments: str, environment: dict[str, str], folder: Path, seconds: float = 120
+    *arguments: str, environment: dict[str, str], folder: Path, seconds: float = 600
 ) -> subprocess.CompletedProcess[str]:
     """Run `hub` in a folder, with what is in this environment and no more than a shell's own variables."""
     return subprocess.run(
@@ -182,7 +182,7 @@ def test_two_upgrades_at_once_and_a_third_leave_one_schema(
         )
         for _ in range(2)
     ]  # fmt: skip
-    said = sorted(process.communicate(timeout=120)[0] for process in both)
+    said = sorted(process.communicate(timeout=600)[0] for process in both)
     assert [process.returncode for process in both] == [0, 0], said
     assert said[0].startswith("Nothing to do: the schema is at revision")
     assert said[1].startswith("Schema empty →")
@@ -284,7 +284,7 @@ def test_hub_env_is_for_a_shell_whatever_the_password(tmp_path: Path) -> None:
     script = f'eval "$({HUB} env)" && "{sys.executable}" -c "import json, os; print(json.dumps(dict(os.environ)))"'
     names = ("DB_PASSWORD", "DAGSTER_DB_PASSWORD")
     done = subprocess.run(
-        ["bash", "-c", script], env=environment, cwd=tmp_path, text=True, capture_output=True, timeout=60, check=True
+        ["bash", "-c", script], env=environment, cwd=tmp_path, text=True, capture_output=True, timeout=300, check=True
     )
     found = json.loads(done.stdout)
     assert [found[name] for name in names] == [password, password]
@@ -366,9 +366,9 @@ def test_ctrl_c_ends_hub_dev_with_nothing_left_running(demo_folder: Path, impati
         assert dev.poll() is None, output.read_text()
         return f"Dagster UI: http://127.0.0.1:{port}" in output.read_text()
 
-    until("hub dev says where the UI is", ready, seconds=180)
+    until("hub dev says where the UI is", ready, seconds=600)
     locations = "{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus } } } }"
-    answer = httpx.post(f"http://127.0.0.1:{port}/graphql", json={"query": locations}, timeout=30).json()
+    answer = httpx.post(f"http://127.0.0.1:{port}/graphql", json={"query": locations}, timeout=300).json()
     assert [entry["name"] for entry in answer["data"]["workspaceOrError"]["locationEntries"]] == ["reading_hub"]
     running = {" ".join(process.cmdline()) for process in left_running(demo_folder)}
     for program in ("dagster-webserver", "dagster-daemon", "postgres", "nx_27017"):
@@ -378,8 +378,8 @@ def test_ctrl_c_ends_hub_dev_with_nothing_left_running(demo_folder: Path, impati
     if impatient:
         until("hub dev begins to stop", lambda: "Stopping" in output.read_text())
         os.killpg(dev.pid, signal.SIGINT)
-    assert dev.wait(60) == (130 if impatient else 0), output.read_text()
-    until("the servers have ended", lambda: left_running(demo_folder) == [], seconds=20 if impatient else 0)
+    assert dev.wait(300) == (130 if impatient else 0), output.read_text()
+    until("the servers have ended", lambda: left_running(demo_folder) == [], seconds=60 if impatient else 10)
     assert "Traceback" not in output.read_text()
 
 

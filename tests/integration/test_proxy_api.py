@@ -239,13 +239,13 @@ class TestAccess:
             assert_problem(revoked.get("/api/readings"), 401)
 
     def test_too_many_requests(self, settings: Settings) -> None:
-        slow = settings.model_copy(update={"proxy_rate_per_second": 1.0})
+        slow = settings.model_copy(update={"proxy_rate_per_second": 0.001})
         with serving(slow) as url, client(url, make_token(settings)) as eager:
-            answers = [eager.get("/api/readings/summary") for _ in range(6)]
-        assert [answer.status_code for answer in answers[:2]] == [200, 200]
-        problem = assert_problem(answers[-1], 429)
-        assert answers[-1].headers["retry-after"] == "1"
-        assert "1 requests a second" in problem["detail"]
+            first, second = (eager.get("/api/readings/summary") for _ in range(2))
+        assert first.status_code == 200
+        problem = assert_problem(second, 429)
+        assert 0 < int(second.headers["retry-after"]) <= 1000
+        assert "0.001 requests a second" in problem["detail"]
 
     def test_guesses_are_slowed_down(self, settings: Settings) -> None:
         with serving(settings) as url:

@@ -48,7 +48,7 @@ def test_a_sync_loads_the_days_as_one_run(stack: Stack) -> None:
             state: dict[str, Any] = api.get(f"/api/runs/{run_id}").json()
             return state if state["ended_at"] else None
 
-        state = until("the run ends", ended, seconds=60)
+        state = until("the run ends", ended)
         assert (state["status"], state["job"]) == ("SUCCESS", "readings")
         assert (state["first"], state["last"]) == ("2026-03-01", "2026-03-03")
         assert rows_by_day(stack.settings) == {"2026-03-01": 1, "2026-03-03": 1}

@@ -264,7 +264,7 @@ class World:
         if cwd is None and not (self.root / "faults.json").exists() and not (self.bin / "git").exists():
             return self._run_here(command, *args)
         process = self.start(command, *args, cwd=cwd or REPOSITORY)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
         assert "Traceback" not in err, err
         return Ran(process.returncode, out, err)
 
@@ -289,7 +289,7 @@ class World:
             if f" step={step} " in line:
                 process.send_signal(signal.SIGKILL)
                 break
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
         return Ran(process.returncode, "".join(seen) + out, err)
 
     def deploy(self) -> Ran:
@@ -435,7 +435,7 @@ def settled(world: World, rev: int) -> None:
     assert not list(world.state_dir.glob("*.stage"))
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
     """Poll with a deadline."""
     deadline = time.monotonic() + seconds
     while not condition():

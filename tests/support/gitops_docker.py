@@ -88,7 +88,7 @@ def faults(world, words, when):
 
 
 def wait_for(path):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 300
     while not os.path.exists(path) and time.monotonic() < deadline:
         time.sleep(0.01)
 

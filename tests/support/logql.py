@@ -68,7 +68,7 @@ def install() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         # npm writes this file last.
         if not (FOLDER / "node_modules" / ".package-lock.json").exists():
-            subprocess.run(["npm", "ci", "--silent"], cwd=FOLDER, check=True, capture_output=True, timeout=300)
+            subprocess.run(["npm", "ci", "--silent"], cwd=FOLDER, check=True, capture_output=True, timeout=900)
 
 
 def interpolate(query: str, variables: Mapping[str, str] | None = None) -> str:
@@ -82,7 +82,7 @@ def parse(queries: Sequence[str]) -> list[Query]:
     install()
     lines = "".join(json.dumps(query) + "\n" for query in queries)
     done = subprocess.run(
-        ["node", "check.mjs"], cwd=FOLDER, input=lines, capture_output=True, text=True, timeout=120, check=True
+        ["node", "check.mjs"], cwd=FOLDER, input=lines, capture_output=True, text=True, timeout=600, check=True
     )
     return [_query(text, json.loads(line)) for text, line in zip(queries, done.stdout.splitlines(), strict=True)]
 

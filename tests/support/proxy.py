@@ -25,7 +25,7 @@ T = TypeVar("T")
 START = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 
 
-def until(what: str, found: Callable[[], T | None], *, seconds: float = 30) -> T:
+def until(what: str, found: Callable[[], T | None], *, seconds: float = 180) -> T:
     """Ask `found` until it answers with something true, and return that. Fails the test after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (answer := found()):
@@ -45,7 +45,7 @@ def serving(settings: Settings) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(15)
+        thread.join(60)
 
 
 def make_token(settings: Settings, *scopes: str, days: int | None = None) -> str:
@@ -58,7 +58,7 @@ def make_token(settings: Settings, *scopes: str, days: int | None = None) -> str
 def client(url: str, token: str | None = None) -> Iterator[httpx.Client]:
     """An HTTP client with the token."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    with httpx.Client(base_url=url, headers=headers, timeout=30) as opened:
+    with httpx.Client(base_url=url, headers=headers, timeout=120) as opened:
         yield opened
 
 
@@ -129,7 +129,7 @@ class FakeDagster:
         if "launchRun" in query:
             tags = {tag["key"]: tag["value"] for tag in variables["parameters"]["executionMetadata"]["tags"]}
             self.asked.set()
-            self.pause.wait(30)
+            self.pause.wait(120)
             with self._lock:
                 run_id = f"00000000-0000-4000-8000-{len(self.runs):012}"
                 self.runs[run_id] = tags

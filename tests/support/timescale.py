@@ -25,7 +25,7 @@ def install() -> None:
     with (FOLDER / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (FOLDER / "node_modules" / "@unni-craftsman" / "pglite" / "dist" / "timescaledb.tar.gz").exists():
-            subprocess.run(["npm", "ci", "--silent"], cwd=FOLDER, check=True, capture_output=True, timeout=300)
+            subprocess.run(["npm", "ci", "--silent"], cwd=FOLDER, check=True, capture_output=True, timeout=900)
 
 
 @contextlib.contextmanager
@@ -37,7 +37,7 @@ def server() -> Iterator[int]:
     )
     assert process.stdin
     assert process.stdout
-    watchdog = threading.Timer(120, process.kill)  # for a start that hangs
+    watchdog = threading.Timer(300, process.kill)  # for a start that hangs
     watchdog.start()
     port = process.stdout.readline()
     watchdog.cancel()

@@ -225,7 +225,7 @@ def test_a_sqlite_file_is_copied_whole_while_it_is_written_to(source: Path, tmp_
     writing = threading.Thread(target=write)
     writing.start()
     try:
-        assert written.wait(10)
+        assert written.wait(120)
         for attempt in range(5):
             place = tmp_path / str(attempt)
             place.mkdir()

@@ -37,7 +37,7 @@ def server() -> Iterator[http.server.ThreadingHTTPServer]:
 def check(target: str, **environment: str) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-m", "hub.healthcheck", target],
-        capture_output=True, text=True, timeout=60, env={**os.environ, **environment},
+        capture_output=True, text=True, timeout=300, env={**os.environ, **environment},
     )  # fmt: skip
     return done.returncode, done.stderr
 
