@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import datetime as dt
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -156,7 +157,12 @@ def _panel(http: httpx.Client, address: str, password: str, now: dt.datetime) ->
     window = {"from": str(int((now.timestamp() - 86400) * 1000)), "to": str(int((now.timestamp() + 3600) * 1000))}
     for panel in dashboard["panels"]:
         queries = [
-            {**target, "rawSql": _every_source(target["rawSql"]), "intervalMs": 3_600_000, "maxDataPoints": 500}
+            {
+                **target,
+                "rawSql": _with_all(target["rawSql"], dashboard["templating"]["list"]),
+                "intervalMs": 3_600_000,
+                "maxDataPoints": 500,
+            }
             for target in panel.get("targets", [])
             if "rawSql" in target
         ]
@@ -168,11 +174,11 @@ def _panel(http: httpx.Client, address: str, password: str, now: dt.datetime) ->
     raise HubError("no panel of Grafana's dashboard Reading returns the reading, although the rollup has it.")
 
 
-def _every_source(sql: str) -> str:
-    """The query with its template variables at All, as the browser would send it."""
-    for variable in ("event_type", "source"):
-        for form in (f"${{{variable}:sqlstring}}", f"${{{variable}}}", f"${variable}"):
-            sql = sql.replace(form, f"SELECT DISTINCT {variable} FROM reading_hourly")
+def _with_all(sql: str, variables: list[dict[str, Any]]) -> str:
+    """The query with each variable of the dashboard at All, as the browser would send it."""
+    every = {variable["name"]: variable["allValue"] for variable in variables if "allValue" in variable}
+    for name, value in every.items():
+        sql = re.sub(rf"\$(?:{name}\b|\{{{name}\}})", value.replace("\\", r"\\"), sql)
     return sql
 
 

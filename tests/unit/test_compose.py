@@ -100,10 +100,10 @@ def test_every_service_has_a_healthcheck_and_starts_after_healthy_ones(name: str
 
 
 @pytest.mark.parametrize("name", sorted(name for name in SERVICES if ours(SERVICES[name]) and name != "migrate"))
-def test_our_healthchecks_are_targets_that_exist(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_healthchecks_are_targets_of_a_known_form(name: str) -> None:
     command = SERVICES[name]["healthcheck"]["test"]
     assert command[:4] == ["CMD", "python", "-m", "hub.healthcheck"]
-    assert problem(command[4])  # nothing runs here, so it is not well; a wrong form would raise
+    assert problem(re.sub(r"(127\.0\.0\.1):\d+", r"\1:1", command[4]))  # not well, since nothing is there
 
 
 def test_only_the_proxy_has_the_docker_socket_and_only_promtail_and_alloy_reach_it() -> None:
