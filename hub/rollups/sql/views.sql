@@ -160,6 +160,8 @@ END
 $$;
 COMMENT ON FUNCTION rollup_watermark IS 'End of the newest bucket that is materialized; NULL where none is.';
 
+-- Every column of every branch has its name: without one PostgreSQL words the view differently after a restore,
+-- and the comparison with the manifest sees a difference.
 CREATE VIEW rollup_progress AS
 SELECT
     progress.rollup,
@@ -175,13 +177,13 @@ FROM (
         (SELECT max(event_timestamp) FROM reading_analytics WHERE event_timestamp >= watermark) AS newest
     FROM rollup_watermark('reading_hourly', '1 hour') AS watermark
     UNION ALL
-    SELECT 'reading_daily', watermark, (SELECT max(bucket) FROM reading_hourly WHERE bucket >= watermark)
+    SELECT 'reading_daily' AS rollup, watermark, (SELECT max(bucket) FROM reading_hourly WHERE bucket >= watermark) AS newest
     FROM rollup_watermark('reading_daily', '1 day') AS watermark
     UNION ALL
-    SELECT 'system_metrics_5m', watermark, (SELECT max(time) FROM system_metrics WHERE time >= watermark)
+    SELECT 'system_metrics_5m' AS rollup, watermark, (SELECT max(time) FROM system_metrics WHERE time >= watermark) AS newest
     FROM rollup_watermark('system_metrics_5m', '5 minutes') AS watermark
     UNION ALL
-    SELECT 'system_metrics_hourly', watermark, (SELECT max(bucket) FROM system_metrics_5m WHERE bucket >= watermark)
+    SELECT 'system_metrics_hourly' AS rollup, watermark, (SELECT max(bucket) FROM system_metrics_5m WHERE bucket >= watermark) AS newest
     FROM rollup_watermark('system_metrics_hourly', '1 hour') AS watermark
 ) AS progress
 LEFT JOIN rollup_state AS state USING (rollup);
