@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tests.support import logql
@@ -64,3 +67,13 @@ def test_grafanas_variables_are_put_in_and_a_forgotten_one_is_named() -> None:
     )
     with pytest.raises(KeyError, match="service"):
         logql.interpolate(panel, {"level": ".+"})
+
+
+def test_the_queries_of_the_docs_are_good_and_use_our_labels() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "logs.md").read_text()
+    [block] = re.findall(r"```logql\n(.*?)```", page, re.DOTALL)
+    queries = logql.parse([line.split("  #")[0].strip() for line in block.splitlines()])
+    assert len(queries) > 5
+    for query in queries:
+        assert query.problems == (), query.text
+        assert query.labels() | set(query.grouping) <= {"container", "job", "service", "level", "unit"}
