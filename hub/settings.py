@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -58,7 +58,16 @@ class _FromEnvironment(BaseSettings):
     )
 
 
-class DefinitionSettings(_FromEnvironment):
+class LogSettings(_FromEnvironment):
+    """How every process logs; also of those that need no other setting."""
+
+    hub_log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="Log lines: json, text, or auto: text on a terminal, else json."
+    )
+    hub_log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+
+
+class DefinitionSettings(LogSettings):
     """What Dagster's definitions depend on. Everything has a default, so definitions always load."""
 
     reading_start_date: dt.date = Field(
@@ -238,20 +247,29 @@ def _sentence(error: ValidationError) -> str:
     return f"{'; '.join(parts)}: set {them} in .env or the environment (.env.example shows how)."
 
 
+_S = TypeVar("_S", bound=LogSettings)
+
+
+def _load(kind: type[_S], **overrides: Any) -> _S:
+    try:
+        return kind(**overrides)
+    except ValidationError as error:
+        raise SettingsError(_sentence(error)) from None
+
+
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings; keyword arguments win over the environment.
 
     Raises SettingsError naming each missing or malformed setting.
     """
-    try:
-        return Settings(**overrides)
-    except ValidationError as error:
-        raise SettingsError(_sentence(error)) from None
+    return _load(Settings, **overrides)
 
 
 def load_definition_settings() -> DefinitionSettings:
     """Read what Dagster's definitions depend on. Raises SettingsError when one is malformed."""
-    try:
-        return DefinitionSettings()  # type: ignore[call-arg]
-    except ValidationError as error:
-        raise SettingsError(_sentence(error)) from None
+    return _load(DefinitionSettings)
+
+
+def load_log_settings() -> LogSettings:
+    """Read how this process logs. Raises SettingsError when HUB_LOG_FORMAT or HUB_LOG_LEVEL is malformed."""
+    return _load(LogSettings)

@@ -7,11 +7,12 @@ import dagster as dg
 from assets import checks, readings, rollups
 from assets.partitions import daily
 from hub.rollups.declared import ROLLUPS
-from hub.settings import load_definition_settings
+from hub.settings import load_definition_settings, load_log_settings
 from pipelines.alerts import build_alerts
 from pipelines.backups import build_backups
 from pipelines.jobs import build_readings_job
 from pipelines.metrics import build_metrics
+from pipelines.process import prepare
 from pipelines.report import build_report
 from pipelines.resources import resources
 from pipelines.schedules import build_daily
@@ -47,4 +48,6 @@ def build_defs(overrides: Mapping[str, object] | None = None) -> dg.Definitions:
 @dg.definitions
 def defs() -> dg.Definitions:
     """Dagster's entry point; nothing is read before Dagster asks for it."""
+    if load_log_settings().hub_log_format == "json":
+        prepare()  # for a run in a process that nobody started through pipelines/process.py: a pod of Kubernetes
     return build_defs()

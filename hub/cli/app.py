@@ -148,27 +148,27 @@ def seed(
 @db.command("upgrade")
 def db_upgrade() -> None:
     """Bring the database to the schema of this version. Safe to run again, and twice at once."""
+    from hub.cli.service import logged
     from hub.timescale.schema import upgrade
 
-    with session() as current:
+    with logged() as say, session() as current:
         done = upgrade(current.settings)
-    if not done.changed:
-        console.print(f"Nothing to do: the schema is at revision {done.after} ({done.level.title}).")
-    else:
-        made = f"; rollups built: {', '.join(done.rollups)}" if done.rollups else ""
-        console.print(f"Schema {done.before or 'empty'} → {done.after} ({done.level.title}){made}.")
+        if not done.changed:
+            say(f"Nothing to do: the schema is at revision {done.after} ({done.level.title}).")
+        else:
+            made = f"; rollups built: {', '.join(done.rollups)}" if done.rollups else ""
+            say(f"Schema {done.before or 'empty'} → {done.after} ({done.level.title}){made}.")
 
 
 @db.command("roles")
 def db_roles() -> None:
     """Make the roles and databases that the settings name, with their grants. Safe to run again, and twice at once."""
-    from hub.cli.service import service_settings
+    from hub.cli.service import logged, service_settings
     from hub.timescale.roles import make_roles
 
-    with service_settings() as settings:
-        lines = make_roles(settings)
-    for line in lines or ("No role beside DB_USER is set; docs/roles.md names the settings.",):
-        console.print(line, soft_wrap=True)
+    with logged() as say, service_settings() as settings:
+        for line in make_roles(settings) or ("No role beside DB_USER is set; docs/roles.md names the settings.",):
+            say(line)
 
 
 @rollups.command("status")

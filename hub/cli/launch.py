@@ -42,6 +42,7 @@ def launch_range(settings: Settings, first: dt.date, last: dt.date, *, quiet: bo
     log.parent.mkdir(parents=True, exist_ok=True)
     command = ["dg", "launch", "--assets", ",".join(ASSETS), "--partition-range", f"{first}...{last}"]
     environment = {**os.environ, "DAGSTER_EVENT_BATCH_SIZE": "100", "PYTHONWARNINGS": "ignore"}
+    environment["HUB_LOG_FORMAT"] = "text"  # a person reads it
     with log.open("w") as kept, Progress(
         SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True
     ) as progress:  # fmt: skip

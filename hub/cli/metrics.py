@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
+import sys
 import time
 from typing import Annotated
 
@@ -23,15 +23,15 @@ def collect(
     interval: Annotated[str, typer.Option(help="Time between two samples, such as 60s or 5m.")] = "60s",
 ) -> None:
     """Sample this host into `system_metrics`; while the database is away, samples wait on disk."""
-    from hub.cli.service import service_settings, stopped_by_signals
+    from hub.cli.service import logged, service_settings, stopped_by_signals
     from hub.metrics.collect import Collector
     from hub.metrics.model import aligned, parse_interval
     from hub.metrics.sample import Sampler
     from hub.metrics.spool import Spool
 
     seconds = parse_interval(interval)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    with service_settings() as settings, stopped_by_signals() as stop:
+    # With --once the sample goes to standard output.
+    with logged(sys.stderr if once else sys.stdout), service_settings() as settings, stopped_by_signals() as stop:
         spool = Spool(settings.hub_data_dir / "metrics" / "spool.sqlite", limit_bytes=settings.metrics_spool_mb * 2**20)
         sampler = Sampler(root=settings.metrics_root, hostname=settings.metrics_host)
         collector = Collector(settings, sampler, spool)

@@ -17,10 +17,10 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; PORT by default.")] = None,
 ) -> None:
     """Serve readings, rollups and host metrics over HTTP, until SIGTERM or Ctrl-C."""
-    from hub.cli.service import service_settings, stopped_by_signals
+    from hub.cli.service import logged, service_settings, stopped_by_signals
     from hub.proxy.serve import serve as run
 
-    with service_settings() as settings, stopped_by_signals():
+    with logged(), service_settings() as settings, stopped_by_signals():
         run(settings, host=host or settings.proxy_host, port=port or settings.port)
 
 

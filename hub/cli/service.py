@@ -1,15 +1,23 @@
-"""What the long-running commands share: settings without a source, and an end on SIGTERM or Ctrl-C."""
+"""What the commands of the stack's services share: settings without a source, a log, an end on SIGTERM or Ctrl-C."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import TextIO
+
+import typer
 
 from hub.embedded.session import configured
-from hub.settings import Settings, load_settings
+from hub.errors import HubError, SettingsError
+from hub.log import configure
+from hub.settings import Settings, load_log_settings, load_settings
 
 
 @contextlib.contextmanager
@@ -26,6 +34,26 @@ def service_settings() -> Iterator[Settings]:
 
     with session() as current:
         yield current.settings
+
+
+@contextlib.contextmanager
+def logged(stream: TextIO | None = None) -> Iterator[Callable[[str], None]]:
+    """The log of a command that runs as a service, to `stream` (standard output), and a way to say what it did.
+
+    With HUB_LOG_FORMAT=json what it says and the sentence that it fails with are lines of the log.
+    """
+    configure(stream or sys.stdout)
+    if load_log_settings().hub_log_format != "json":
+        from hub.cli.session import console
+
+        yield functools.partial(console.print, soft_wrap=True)
+        return
+    log = logging.getLogger("hub.cli")
+    try:
+        yield log.info
+    except HubError as error:
+        log.critical("%s", error)
+        raise typer.Exit(2 if isinstance(error, SettingsError) else 1) from None
 
 
 @contextlib.contextmanager

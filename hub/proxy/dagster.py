@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 
-from hub.errors import redact
 from hub.proxy.problems import Problem, unavailable
 from hub.settings import Settings
 
@@ -66,7 +65,7 @@ class Dagster:
         data = await self._ask(_graphql("launch"), {"parameters": parameters})
         answer = data["launchRun"]
         if answer["__typename"] != "LaunchRunSuccess":
-            log.error("refused", extra={"fields": {"dagster": redact(str(answer))}})
+            log.error("refused", extra={"fields": {"dagster": str(answer)}})
             raise Problem(502, f"Dagster did not launch the run ({answer['__typename']}).")
         return str(answer["run"]["runId"])
 
@@ -94,10 +93,10 @@ class Dagster:
             answer.raise_for_status()
             told = answer.json()
         except (httpx.HTTPError, ValueError) as error:
-            log.warning("away", extra={"fields": {"dagster": redact(f"{type(error).__name__}: {error}")}})
+            log.warning("away", extra={"fields": {"dagster": f"{type(error).__name__}: {error}"}})
             raise unavailable("Dagster cannot be reached just now. Try again.", seconds=5) from error
         if told.get("errors"):
-            log.error("refused", extra={"fields": {"dagster": redact(str(told["errors"]))}})
+            log.error("refused", extra={"fields": {"dagster": str(told["errors"])}})
             raise Problem(502, "Dagster refused the question; the proxy may be of another version.")
         data: dict[str, Any] = told["data"]
         return data

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
-import json
 import logging
 import re
 import secrets
 import time
-import traceback
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hub.errors import redact
 from hub.proxy.numbers import Numbers
 from hub.proxy.problems import Problem, response
 
@@ -77,14 +73,13 @@ class Guard:
             if isinstance(error, Problem):
                 await exchange.end(scope, receive, error)
                 return
-            lines = "".join(traceback.format_exception(error))
-            log.error("failed", extra={"fields": {"request_id": request_id, "traceback": redact(lines)}})
+            log.error("failed", exc_info=error, extra={"fields": {"request_id": request_id}})
             await exchange.end(scope, receive, Problem(500, "The proxy failed. Its log has the details under this id."))
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._abandoned.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            log.info("abandoned", extra={"fields": {"error": redact(str(error))}})
+            log.info("abandoned", extra={"fields": {"error": str(error)}})
 
 
 class _Exchange:
@@ -151,18 +146,3 @@ def _fields(scope: Scope, exchange: _Exchange, seconds: float) -> dict[str, Any]
         "client": client[0] if client else None,
         "token": state.get("token"),
     }
-
-
-class JsonLines(logging.Formatter):
-    """A log record as one line of JSON."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields: dict[str, Any] = {
-            "time": dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "event": redact(record.getMessage()),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            fields["traceback"] = redact(self.formatException(record.exc_info))
-        return json.dumps(fields, default=str)

@@ -186,8 +186,13 @@ class Stack:
 
 
 @contextlib.contextmanager
-def dagster_stack(settings: Settings, wire: WireServer, environment: dict[str, str], folder: Path) -> Iterator[Stack]:
-    """Start a code location, a webserver and a daemon, which share it, and wait until the UI lists its assets."""
+def dagster_stack(
+    settings: Settings, wire: WireServer, environment: dict[str, str], folder: Path, *, through: Sequence[str] = ()
+) -> Iterator[Stack]:
+    """Start a code location, a webserver and a daemon, which share it, and wait until the UI lists its assets.
+
+    What they print is in NAME.log of the folder; `through` is a command that runs each of them.
+    """
     for program in ("dagster", "dagster-webserver", "dagster-daemon"):
         assert shutil.which(program, path=environment["PATH"]), f"{program} is not installed"
     code, port = free_port(), free_port()
@@ -207,7 +212,7 @@ def dagster_stack(settings: Settings, wire: WireServer, environment: dict[str, s
         instance.get_runs_count()
         started = Stack(settings, wire, environment, instance, port)
         processes = {
-            name: stack.enter_context(process(command, environment, folder / f"{name}.log"))
+            name: stack.enter_context(process([*through, *command], environment, folder / f"{name}.log"))
             for name, command in commands.items()
         }
 
