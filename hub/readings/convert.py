@@ -43,6 +43,12 @@ _CANONICAL = json_util.JSONOptions(
     tzinfo=dt.UTC,
 )
 
+# Reasons of dead letters of which decoding would lose something.
+LOST = {
+    "repeated_key": "a key stands twice in one document: JSON cannot hold it",
+    "reference": "a DBPointer, or a DBRef whose $db is null: it would become an ordinary DBRef",
+}
+
 encode_json = msgspec.json.Encoder(order=None).encode
 
 SAFE_INTEGER = 2**53
@@ -81,7 +87,7 @@ def _reject(raw: bytes, document: dict[str, Any] | None, why: Unusable) -> Rejec
 
 
 def decode(raw: bytes) -> dict[str, Any]:
-    """Decode a document. Raises Unusable where that is impossible or would lose a repeated key."""
+    """Decode a document. Raises Unusable where that is impossible or would lose something."""
     try:
         document = bson.decode(raw, OPTIONS)
     except UnicodeDecodeError as error:
@@ -89,17 +95,15 @@ def decode(raw: bytes) -> dict[str, Any]:
     except (bson.errors.BSONError, ValueError, OverflowError, RecursionError) as error:
         reason = "invalid_utf8" if "utf" in str(error).lower() else "invalid_bson"
         raise Unusable(reason, str(error)) from None
-    if has_repeated_keys(raw, document):
-        raise Unusable(
-            "repeated_key", "a key stands twice in one document, or a DBRef is malformed: JSON cannot hold it"
-        )
+    if lost := lost_in_decoding(raw, document):
+        raise Unusable(lost, LOST[lost])
     return document
 
 
-def has_repeated_keys(raw: bytes, document: dict[str, Any]) -> bool:
-    """Whether decoding dropped a key: a dict holds each once. `document` is what `raw` decoded to."""
+def lost_in_decoding(raw: bytes, document: dict[str, Any]) -> str | None:
+    """What decoding dropped, a name in LOST. `document` is what `raw` decoded to: a dict holds each key once."""
     if len(bson.encode(document, codec_options=OPTIONS)) == len(raw):
-        return False  # the cheap test, true for nearly all
+        return None  # the cheap test, true for nearly all
     assigned = 0
 
     class Counting(SON):  # type: ignore[type-arg]
@@ -112,7 +116,11 @@ def has_repeated_keys(raw: bytes, document: dict[str, Any]) -> bool:
 
     plain: CodecOptions[Any] = CodecOptions(document_class=Counting, datetime_conversion=3)
     counted = bson.decode(raw, plain)
-    return assigned != _count_keys(counted)
+    kept = _count_keys(counted)
+    if assigned == kept:
+        return None
+    # A DBPointer comes out as a DBRef, whose keys were never assigned; a DBRef forgets a `$db` that is null.
+    return "reference" if assigned < kept or b"\n$db\0" in raw else "repeated_key"
 
 
 def _count_keys(value: Any) -> int:

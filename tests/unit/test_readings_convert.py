@@ -21,6 +21,7 @@ from tests.support.readings import ID, NOON, document, element, encode, extended
 
 MAPPING = Mapping(("timestamp",), ("payload", "value"), 0, microseconds(NOON) * 2)
 QUICK = settings(max_examples=250)
+NULL_DB = element(10, b"$db", b"")
 
 WORDS = st.one_of(
     st.text(st.characters(codec="utf-8"), max_size=5),
@@ -125,7 +126,30 @@ def test_a_repeated_key_is_noticed_at_any_depth(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [DBRef("c", 1, "d", x=1), Regex("a", "im"), [Code("f", {"a": 1})], {"a": {"a": {"a": 1}}}, Binary(b"x", 2)]
+    "value",
+    [
+        element(12, b"at", text(b"db.books") + ID.binary),
+        element(3, b"at", document(element(2, b"$ref", text(b"books")), element(16, b"$id", bytes(4)), NULL_DB)),
+    ],
+    ids=["DBPointer", "DBRef with $db null"],
+)
+def test_a_reference_that_decoding_would_change_is_told_as_one(value: bytes) -> None:
+    for raw in (extended(reading(), value), extended(reading(), element(4, b"list", document(value)))):
+        letter = convert(raw, MAPPING)
+        assert isinstance(letter, Reject)
+        assert (letter.reason, letter.raw) == ("reference", raw)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        DBRef("c", 1),
+        DBRef("c", 1, "d", x=1),
+        Regex("a", "im"),
+        [Code("f", {"a": 1})],
+        {"a": {"a": {"a": 1}}},
+        Binary(b"x", 2),
+    ],
 )
 def test_the_same_key_in_different_documents_is_no_repetition(value: Any) -> None:
     raw = extended(reading(payload={"value": value}, meta={"value": value}), element(11, b"flags", b"a\0zi\0"))
