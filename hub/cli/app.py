@@ -14,7 +14,7 @@ import typer
 from hub.cli.backup import backup, restore
 from hub.cli.metrics import metrics
 from hub.cli.proxy import proxy
-from hub.cli.session import DAGSTER_FOLDER, console, session
+from hub.cli.session import DAGSTER_FOLDER, console, given_settings, session
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,6 +47,7 @@ def dev(port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 300
     from hub.cli.demo import run_demo
     from hub.cli.dev import refuse_taken, run_dev
 
+    given_settings()  # a wrong setting is told first, whatever listens on the port
     refuse_taken(port)
     with session() as current:
         run_demo(current)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hub.cli.session import DAGSTER_FOLDER, PROJECT, console
-from hub.embedded.process import accepts_connections
+from hub.embedded.process import accepts_connections, spawn
 from hub.errors import HubError
 
 
@@ -26,6 +26,7 @@ def run_dev(port: int) -> None:
         "daemon": ["dagster-daemon", "run", *workspace],
     }
     with contextlib.ExitStack() as stack:
+        os.environ["PYTHONWARNINGS"] = "ignore"
         processes = {name: _start(command, logs / f"{name}.log", stack) for name, command in commands.items()}
         console.print("Starting the Dagster UI …")
         _wait_for_ui(port, processes)
@@ -48,28 +49,22 @@ def refuse_taken(port: int) -> None:
 
 
 def _start(command: Sequence[str], log: Path, stack: contextlib.ExitStack) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=DAGSTER_FOLDER,
-            env=environment,
-            start_new_session=True,
-        )
+    log.unlink(missing_ok=True)
+    process = spawn(command, log=log, stop_signal=signal.SIGINT, folder=DAGSTER_FOLDER)
     stack.callback(_stop, process)
     return process
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """Stop the process and the code servers that it started."""
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    try:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(15)
-        os.killpg(process.pid, signal.SIGKILL)  # whatever of its group is left
-    process.wait()
+    finally:  # of a second Ctrl-C too
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # whatever of its group is left
+        process.wait()
 
 
 def _wait_for_ui(port: int, processes: dict[str, subprocess.Popen[bytes]]) -> None:

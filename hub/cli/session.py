@@ -44,13 +44,17 @@ DAGSTER_FOLDER = PROJECT / "pipelines"
 def session() -> Iterator[Session]:
     """Servers for as long as the block lasts (embedded ones where none are configured), and the settings.
 
-    Inside, `os.environ` is what a child process needs, Dagster's included. SIGTERM ends the block like Ctrl-C.
+    Inside, `os.environ` is what a child process needs, Dagster's included. SIGTERM, and a terminal that is closed,
+    end the block like Ctrl-C.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, interrupt)
     # A shell starts background jobs with SIGINT ignored, and children would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -64,7 +68,8 @@ def session() -> Iterator[Session]:
             _dagster_home(settings)
             yield Session(settings, frozenset(embedded))
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def given_settings() -> Settings:

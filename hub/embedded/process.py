@@ -39,8 +39,10 @@ def _bind(port: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def spawn(command: Sequence[str], *, log: Path, stop_signal: signal.Signals) -> subprocess.Popen[bytes]:
-    """Start a server in a session of its own, so that a terminal's Ctrl-C does not reach it before us.
+def spawn(
+    command: Sequence[str], *, log: Path, stop_signal: signal.Signals, folder: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a server, in `folder`, in a session of its own, so that a terminal's Ctrl-C does not reach it before us.
 
     If this process dies without stopping it (kill -9), the kernel sends it `stop_signal`.
     """
@@ -54,6 +56,7 @@ def spawn(command: Sequence[str], *, log: Path, stop_signal: signal.Signals) -> 
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            cwd=folder,
             start_new_session=True,
             preexec_fn=die_with_parent,  # only a system call; no lock can be held across it
         )

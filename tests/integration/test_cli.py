@@ -352,8 +352,8 @@ def table_of(output: str) -> list[str]:
     return [line for line in output.splitlines() if line.startswith("│")]
 
 
-@pytest.mark.parametrize("impatient", [False, True], ids=["once", "twice"])
-def test_ctrl_c_ends_hub_dev_with_nothing_left_running(demo_folder: Path, impatient: bool) -> None:
+@pytest.mark.parametrize("how", ["Ctrl-C", "Ctrl-C twice", "terminal closed", "kill -9"])
+def test_hub_dev_ends_with_nothing_left_running(demo_folder: Path, how: str) -> None:
     port = free_port()
     output = demo_folder / "dev.out"
     with output.open("wb") as log:
@@ -374,19 +374,23 @@ def test_ctrl_c_ends_hub_dev_with_nothing_left_running(demo_folder: Path, impati
     for program in ("dagster-webserver", "dagster-daemon", "postgres", "nx_27017"):
         assert any(program in command for command in running), program
 
-    os.killpg(dev.pid, signal.SIGINT)  # what a terminal does
-    if impatient:
+    sent = {"terminal closed": signal.SIGHUP, "kill -9": signal.SIGKILL}.get(how, signal.SIGINT)
+    os.killpg(dev.pid, sent)  # what a terminal does
+    if how == "Ctrl-C twice":
         until("hub dev begins to stop", lambda: "Stopping" in output.read_text())
         os.killpg(dev.pid, signal.SIGINT)
-    assert dev.wait(300) == (130 if impatient else 0), output.read_text()
-    until("the servers have ended", lambda: left_running(demo_folder) == [], seconds=60 if impatient else 10)
+    assert dev.wait(300) == {"Ctrl-C twice": 130, "kill -9": -9}.get(how, 0), output.read_text()
+    until("the servers have ended", lambda: left_running(demo_folder) == [], seconds=60 if how == "kill -9" else 10)
     assert "Traceback" not in output.read_text()
 
 
 def test_hub_dev_says_when_its_port_is_taken(demo_folder: Path, wire: WireServer) -> None:
-    done = hub("dev", "--port", str(wire.port), environment=demo_environment(demo_folder), folder=demo_folder)
+    dev = ("dev", "--port", str(wire.port))
+    done = hub(*dev, environment=demo_environment(demo_folder), folder=demo_folder)
     assert done.returncode == 1
     assert f"port {wire.port} is taken by another program" in done.stderr
+    wrong = hub(*dev, environment=demo_environment(demo_folder) | {"DB_PORT": "many"}, folder=demo_folder)
+    assert_refused(wrong, "DB_PORT must be a valid integer")
     assert left_running(demo_folder) == []
 
 
