@@ -35,21 +35,22 @@ app.add_typer(proxy, name="proxy")
 @app.command()
 def demo() -> None:
     """Sample readings from MongoDB to rollups, on embedded databases, and a summary."""
-    from hub.cli.demo import run_demo
-
     with session() as current:
+        from hub.cli.demo import run_demo  # here and below, after the settings: a wrong one is told at once
+
         run_demo(current)
 
 
 @app.command()
 def dev(port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000) -> None:
     """The demo, then the Dagster UI with its daemon, until Ctrl-C."""
-    from hub.cli.demo import run_demo
     from hub.cli.dev import refuse_taken, run_dev
 
     given_settings()  # a wrong setting is told first, whatever listens on the port
     refuse_taken(port)
     with session() as current:
+        from hub.cli.demo import run_demo
+
         run_demo(current)
         run_dev(port)
 
@@ -122,9 +123,9 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
 ) -> None:
     """Check everything the hub needs; one line each, with what to do. Exit code 1 if something is red."""
-    from hub.cli.doctor import run_doctor
-
     with session() as current:
+        from hub.cli.doctor import run_doctor
+
         code = run_doctor(current, as_json)
     raise typer.Exit(code)
 
@@ -150,9 +151,10 @@ def seed(
 def db_upgrade() -> None:
     """Bring the database to the schema of this version. Safe to run again, and twice at once."""
     from hub.cli.service import logged
-    from hub.timescale.schema import upgrade
 
     with logged() as say, session() as current:
+        from hub.timescale.schema import upgrade
+
         done = upgrade(current.settings)
         if not done.changed:
             say(f"Nothing to do: the schema is at revision {done.after} ({done.level.title}).")
