@@ -59,7 +59,7 @@ _AMBIGUOUS_ID = re.compile(r'[0-9a-f]{24}|-?\d+|true|false|null|sha256:.*|["{\[]
 # Bytes of an `_id` by BSON type: fixed ones, and what comes on top of the length that others begin with.
 _ID_SIZES = {1: 8, 7: 12, 8: 1, 9: 8, 16: 4, 17: 8, 18: 8, 19: 16}
 _ID_PREFIXES = {2: 4, 5: 5}
-_MAPPED = frozenset(("_id", "source", "event_type", "payload", "meta"))
+MAPPED = frozenset(("_id", "source", "event_type", "payload", "meta"))
 
 
 class Unusable(Exception):
@@ -137,7 +137,7 @@ def _count_keys(value: Any) -> int:
 
 def _row(document: dict[str, Any], mapping: Mapping) -> Row:
     name, time = event_time(document, mapping)
-    fields: dict[str, Any] = {key: value for key, value in document.items() if key not in _MAPPED and key != name}
+    fields: dict[str, Any] = {key: value for key, value in document.items() if key not in MAPPED and key != name}
     day = (EPOCH + dt.timedelta(days=time // DAY_US)).date()
     try:
         if "_id" not in document:  # a view can leave it out; without one, documents cannot be told apart

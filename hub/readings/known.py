@@ -28,13 +28,18 @@ CONVERTER = 1
 # since, would pass for the state after the last load.
 _PRESENT = """
 SELECT format('%%s %%s %%s %%s',
-    (SELECT format('%%s %%s', count(*), coalesce(sum(extract(epoch FROM ingested_at)), 0)) FROM reading_analytics
-     WHERE event_timestamp >= %(start)s AND event_timestamp < %(end)s),
+    ({rows}),
     (SELECT format('%%s %%s', count(*), coalesce(sum(extract(epoch FROM rejected_at)), 0)) FROM reading_rejects
      WHERE event_day IS NULL OR event_day >= %(start)s::date AND event_day < %(end)s::date),
     count(*), coalesce(sum(extract(epoch FROM load_at)), 0))
 FROM reading_days WHERE day >= %(start)s::date AND day < %(end)s::date
 """
+_ROWS = """
+SELECT format('%%s %%s', count(*), coalesce(sum(extract(epoch FROM ingested_at)), 0)) FROM reading_analytics
+WHERE event_timestamp >= %(start)s AND event_timestamp < %(end)s
+"""
+# The same where all rows of the window were written by this transaction.
+_NEW_ROWS = "SELECT format('%%s %%s', %(rows)s::bigint, %(rows)s::bigint * extract(epoch FROM now()))"
 
 
 class Digest:
@@ -78,8 +83,8 @@ class Known:
             return None
         return row[1], report
 
-    def remember(self, digest: bytes, report: LoadReport) -> None:
-        """Write down what this load read and what it came to."""
+    def remember(self, digest: bytes, report: LoadReport, *, new: bool) -> None:
+        """Write down what this load read and what it came to; `new` if it wrote every row of the window."""
         kept = {name: getattr(report, name) for name in ("documents", "undated", "elsewhere", "repeated", "reasons")}
         kept["days"] = [[str(day.day), day.read, day.loaded, day.rejected] for day in report.days]
         self._connection.execute(
@@ -93,13 +98,14 @@ class Known:
                 **self._bounds,
                 "mapping": self._signature(report),
                 "digest": digest,
-                "present": self._present(),
+                "present": self._present(report.loaded if new and report.loaded else None),
                 "report": Jsonb(kept),
             },
         )
 
-    def _present(self) -> str:
-        row = self._connection.execute(_PRESENT, self._bounds).fetchone()
+    def _present(self, new_rows: int | None = None) -> str:
+        present = _PRESENT.format(rows=_ROWS if new_rows is None else _NEW_ROWS)
+        row = self._connection.execute(present, {**self._bounds, "rows": new_rows}).fetchone()
         assert row is not None
         return str(row[0])
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
-import gc
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -18,40 +16,23 @@ from psycopg import errors as pg
 
 from hub.errors import HubError, RefusedError
 from hub.mongo import Documents, collection
-from hub.readings import rows
-from hub.readings.batch import Converter
 from hub.readings.known import Digest, Known
-from hub.readings.model import EPOCH, Mapping, Reject, microseconds
-from hub.readings.prefetch import prefetch
+from hub.readings.model import EPOCH, Mapping
 from hub.readings.report import DayCount, LoadReport, Mode
 from hub.readings.source import scan
+from hub.readings.staging import Progress, Staged, stage
 from hub.rollups.declared import ROLLUPS
 from hub.settings import Settings
 from hub.timescale.connection import Connection, connect
 from hub.timescale.level import detect
 
-Progress = Callable[[int], None]
-
 # Loads wait for each other: two that touch the same documents would otherwise deadlock.
 _LOAD_LOCK = 0x4C4F4144
-# Dead letters are kept in memory up to this many bytes, then written between two COPYs.
-_REJECT_BYTES = 16 * 2**20
 DEFAULT_DELETE_SHARE = 0.2
 
 
 class _StartOver(Exception):
     """The direct COPY met a document that needs the merge."""
-
-
-@dataclasses.dataclass
-class _Staged:
-    """What came through the converter."""
-
-    documents: int = 0
-    elsewhere: int = 0
-    rows: Counter[int] = dataclasses.field(default_factory=Counter)
-    rejects: Counter[dt.date | None] = dataclasses.field(default_factory=Counter)
-    reasons: Counter[str] = dataclasses.field(default_factory=Counter)
 
 
 def load(
@@ -116,7 +97,7 @@ class _Load:
         if recalled and recalled[0] == self._digest_of_scan():
             return recalled[1]
         report = self._load(mode, max_delete_share)
-        self.known.remember(self.digest.value(), report)
+        self.known.remember(self.digest.value(), report, new=report.path == "copy")
         return report
 
     def _digest_of_scan(self) -> bytes:
@@ -138,19 +119,23 @@ class _Load:
 
     def _direct(self, mode: Mode) -> LoadReport:
         """COPY straight into the table: for a window that has no rows yet."""
+        alone = not self._exists("TRUE")
         try:
             staged = self._stage("reading_analytics")
         except pg.UniqueViolation:
             raise _StartOver from None
-        alone = not self._exists("event_timestamp < %(start)s OR event_timestamp >= %(end)s")
-        if self._file("direct_check_alone" if alone else "direct_check").fetchone():
+        if alone:  # then a repeated document can only be one of this load, which remembers their ids
+            repeated = staged.identifiers.may_repeat() and self._file("direct_check_alone").fetchone()
+        else:
+            repeated = self._file("direct_check").fetchone()
+        if repeated:
             raise _StartOver
-        found = self._count_days("reading_analytics")
-        self._sql(
-            "INSERT INTO touched SELECT DISTINCT date_trunc('hour', event_timestamp) FROM reading_analytics"
-            " WHERE event_timestamp >= %(start)s AND event_timestamp < %(end)s"
-        )
-        return self._finish(staged, found, mode, inserted=sum(found.values()), path="copy")
+        hours = self._file("direct_hours").fetchall()
+        found = Counter[int]()
+        for hour, count in hours:
+            found[_day_number(hour.date())] += count
+        self._sql("INSERT INTO touched SELECT unnest(%s::timestamptz[])", [[hour for hour, _ in hours]])
+        return self._finish(staged, found, mode, inserted=found.total(), path="copy")
 
     def _merge(self, mode: Mode, max_delete_share: float) -> LoadReport:
         """COPY into a temporary table, then write only what differs."""
@@ -173,53 +158,8 @@ class _Load:
             deleted=deleted, repeated=len(repeated),
         )  # fmt: skip
 
-    def _stage(self, table: str) -> _Staged:
-        """COPY the rows of the window into `table` and the dead letters into `staged_rejects`."""
-        self._sql("DROP TABLE IF EXISTS staged_rejects")
-        self._sql(
-            "CREATE TEMP TABLE staged_rejects (mongo_id text, reason text, detail text, event_day date, raw bytea)"
-            " ON COMMIT DROP"
-        )
-        staged = _Staged()
-        converter = Converter(self.mapping, (microseconds(self.window[0]), microseconds(self.window[1])))
-        copy = f"COPY {table} ({', '.join(rows.COLUMNS)}) FROM STDIN (FORMAT BINARY)"
-        with prefetch(self._scan()) as batches, _undisturbed():
-            more = True
-            while more:
-                more, kept, rejects = False, 0, []
-                with self.connection.cursor() as cursor, cursor.copy(
-                    copy
-                ) as stream:  # fmt: skip
-                    stream.write(rows.HEADER)
-                    for raw in batches:
-                        batch = converter.convert(raw)
-                        stream.write(batch.data)
-                        staged.documents += batch.documents
-                        staged.elsewhere += batch.elsewhere
-                        staged.rows.update(batch.days)
-                        rejects += batch.rejects
-                        kept += sum(len(reject.raw) for reject in batch.rejects)
-                        self.progress(staged.documents)
-                        if kept > _REJECT_BYTES:
-                            more = True  # no SQL can run on a connection while it is in COPY
-                            break
-                    stream.write(rows.TRAILER)
-                self._stage_rejects(rejects, staged)
-        return staged
-
-    def _stage_rejects(self, rejects: list[Reject], staged: _Staged) -> None:
-        with (
-            self.connection.cursor() as cursor,
-            cursor.copy("COPY staged_rejects FROM STDIN (FORMAT BINARY)") as stream,
-        ):
-            stream.set_types(["text", "text", "text", "date", "bytea"])
-            for reject in rejects:
-                stream.write_row((reject.mongo_id, reject.reason, reject.detail, reject.day, reject.raw))
-                staged.reasons[reject.reason] += 1
-                staged.rejects[self._day_in_window(reject.day)] += 1
-
-    def _day_in_window(self, day: dt.date | None) -> dt.date | None:
-        return day if day and self.window[0].date() <= day < self.window[1].date() else None
+    def _stage(self, table: str) -> Staged:
+        return stage(self.connection, table, self._scan(), self.mapping, self.window, self.progress)
 
     def _move(self) -> int:
         """Delete the old rows of documents whose time has changed, and take them out of their days' books."""
@@ -247,7 +187,7 @@ class _Load:
 
     def _finish(
         self,
-        staged: _Staged,
+        staged: Staged,
         found: dict[int, int],
         mode: Mode,
         *,
@@ -270,7 +210,7 @@ class _Load:
             inserted, updated, moved, deleted, rejects_changed, dict(staged.reasons), path, 0.0,
         )  # fmt: skip
 
-    def _book(self, staged: _Staged, found: dict[int, int]) -> tuple[DayCount, ...]:
+    def _book(self, staged: Staged, found: dict[int, int]) -> tuple[DayCount, ...]:
         """Write down what each day of the window came to, where that differs from what is written."""
         first, last = self.window[0].date(), self.window[1].date()
         days = []
@@ -308,8 +248,8 @@ class _Load:
         row = self._sql(f"SELECT EXISTS (SELECT FROM reading_analytics WHERE {condition})").fetchone()
         return bool(row and row[0])
 
-    def _sql(self, statement: str) -> psycopg.Cursor[tuple[Any, ...]]:
-        return self.connection.execute(statement, self.bounds if "%(" in statement else None)
+    def _sql(self, statement: str, parameters: Sequence[Any] | None = None) -> psycopg.Cursor[tuple[Any, ...]]:
+        return self.connection.execute(statement, self.bounds if "%(" in statement else parameters)
 
     def _file(self, name: str) -> psycopg.Cursor[tuple[Any, ...]]:
         return self._sql((files("hub.readings") / "sql" / f"{name}.sql").read_text(encoding="utf-8"))
@@ -317,21 +257,3 @@ class _Load:
 
 def _day_number(day: dt.date) -> int:
     return (day - EPOCH.date()).days
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Settings of the interpreter for the length of a conversion.
-
-    Documents have no cycles; looking for some in them costs 13 % of the rate. The thread that reads ahead
-    needs the interpreter often and briefly; waiting 5 ms for it each time costs another 15 %.
-    """
-    was_enabled, interval = gc.isenabled(), sys.getswitchinterval()
-    gc.disable()
-    sys.setswitchinterval(0.0005)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(interval)
-        if was_enabled:
-            gc.enable()

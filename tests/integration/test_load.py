@@ -12,7 +12,7 @@ import bson
 import pytest
 
 from hub.errors import RefusedError
-from hub.readings import load as loader
+from hub.readings import staging
 from hub.readings.checks import books, raw_totals, rollup_totals
 from hub.readings.load import load
 from hub.readings.report import Mode
@@ -547,7 +547,7 @@ def test_the_dead_letter_of_a_document_that_went_bad_on_another_day_stays_when_i
 def test_dead_letters_too_many_for_memory_are_written_in_between(
     settings: Settings, wire: WireServer, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loader, "_REJECT_BYTES", 1000)
+    monkeypatch.setattr(staging, "_REJECT_BYTES", 1000)
     bad = [reading(identifier, payload="\0" * 100) for identifier in ids(4100, NOON - HOUR)]
     wire.documents += [*bad, *readings(10)]
     report = load(settings, DAY, NEXT)

@@ -129,10 +129,15 @@ def one_by_one(raws: list[bytes]) -> tuple[bytes, dict[int, int], list[Reject], 
     return b"".join(data), days, rejects, elsewhere
 
 
+BY_COLUMNS, BY_ROWS = 1, 10**6  # from how many documents on
+
+
 def assert_same(raws: list[bytes]) -> None:
-    made = Converter(MAPPING, WINDOW).convert(b"".join(raws))
-    assert (made.data, dict(made.days), made.rejects, made.elsewhere) == one_by_one(raws)
-    assert made.documents == len(raws) == sum(made.days.values()) + len(made.rejects) + made.elsewhere
+    careful = one_by_one(raws)
+    for many in (BY_COLUMNS, BY_ROWS):
+        made = Converter(MAPPING, WINDOW, many=many).convert(b"".join(raws))
+        assert (made.data, dict(made.days), made.rejects, made.elsewhere) == careful
+        assert made.documents == len(raws) == sum(made.days.values()) + len(made.rejects) + made.elsewhere
 
 
 @QUICK
@@ -145,6 +150,40 @@ def test_a_batch_is_what_its_documents_are(raws: list[bytes]) -> None:
 @given(st.lists(st.one_of(DOCUMENTS, BROKEN, BROKEN), min_size=1, max_size=4))
 def test_a_batch_with_broken_documents_is_what_its_documents_are(raws: list[bytes]) -> None:
     assert_same(raws)
+
+
+# Documents of the shapes that go by columns, with the values that those must leave to others.
+FIELD_ORDER = st.permutations(["_id", "timestamp", "source", "event_type", "payload", "meta", "status"])
+OF_A_SHAPE = st.fixed_dictionaries(
+    {
+        "_id": st.binary(min_size=12, max_size=12).map(ObjectId), "timestamp": DATES,
+        "source": st.one_of(st.sampled_from(["kobo", "tolino"]), TEXTS),
+        "event_type": st.sampled_from(["page", "\0", "", "x" * 201]),
+        "payload": st.dictionaries(st.sampled_from(["value", "b", "$ref", "$id"]), VALUES, max_size=3),
+        "meta": st.one_of(st.just({"host": "h"}), st.dictionaries(st.sampled_from(["status", "b"]), VALUES)),
+        "status": st.one_of(st.just("done"), VALUES),
+    }
+)  # fmt: skip
+
+
+@QUICK
+@given(FIELD_ORDER, st.lists(OF_A_SHAPE, min_size=1, max_size=8), st.integers(1, 7))
+def test_a_batch_of_one_shape_is_what_its_documents_are(
+    order: list[str], fields: list[dict[str, Any]], count: int
+) -> None:
+    assert_same([encode({name: values[name] for name in order[:count]}) for values in fields])
+
+
+@QUICK
+@given(st.lists(OF_A_SHAPE, min_size=2, max_size=6), st.data())
+def test_a_batch_of_one_shape_with_a_flipped_byte_is_what_its_documents_are(
+    fields: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    raws = [bytearray(encode(values)) for values in fields]
+    for raw in raws[1:]:
+        position = data.draw(st.integers(4, len(raw) - 2))
+        raw[position] = data.draw(st.integers(0, 255))
+    assert_same([bytes(raw) for raw in raws])
 
 
 @QUICK
@@ -185,14 +224,15 @@ def test_documents_that_once_went_different_ways_go_the_same(raw: bytes) -> None
 @QUICK
 @given(st.lists(st.lists(st.one_of(st.just(reading()), DOCUMENTS), max_size=3), min_size=2, max_size=4))
 def test_what_a_batch_becomes_does_not_depend_on_the_batches_before_it(batches: list[list[bytes]]) -> None:
-    converter = Converter(MAPPING, WINDOW)
+    converter = Converter(MAPPING, WINDOW, many=BY_COLUMNS)
     for raws in batches:
         made = converter.convert(b"".join(raws))
         assert (made.data, dict(made.days), made.rejects, made.elsewhere) == one_by_one(raws)
 
 
-def test_names_learned_from_one_batch_are_right_in_the_next() -> None:
-    converter = Converter(MAPPING, WINDOW)
+@pytest.mark.parametrize("many", [BY_COLUMNS, BY_ROWS])
+def test_names_learned_from_one_batch_are_right_in_the_next(many: int) -> None:
+    converter = Converter(MAPPING, WINDOW, many=many)
     for source in ("kobo", "page", "kobo"):
         raws = [reading(source=source, event_type="page"), reading(source="page", event_type=source)]
         assert converter.convert(b"".join(raws)).data == one_by_one(raws)[0]

@@ -1,8 +1,9 @@
--- A document that has become a row is no dead letter any more.
+-- A document that has become a row is no dead letter any more. The array makes PostgreSQL look for the few
+-- dead letters in the index; without it, it may hash every row of the window.
 DELETE FROM reading_rejects
-WHERE EXISTS (
-    SELECT FROM reading_analytics AS loaded
-    WHERE loaded.mongo_id = reading_rejects.mongo_id
+WHERE mongo_id IN (
+    SELECT loaded.mongo_id FROM reading_analytics AS loaded
+    WHERE loaded.mongo_id = ANY (ARRAY(SELECT mongo_id FROM reading_rejects))
       AND loaded.event_timestamp >= %(start)s AND loaded.event_timestamp < %(end)s
 )
 AND NOT EXISTS (SELECT FROM staged_rejects WHERE staged_rejects.mongo_id = reading_rejects.mongo_id)
