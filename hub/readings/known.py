@@ -46,7 +46,7 @@ class Digest:
     """A running digest of a scan."""
 
     def __init__(self) -> None:
-        self._hash = hashlib.blake2b(digest_size=16)
+        self._hash = hashlib.sha256()  # processors have instructions for it: half the time of blake2b
 
     def watching(self, batches: Iterable[bytes]) -> Generator[bytes, None, None]:
         """The same batches; each goes into the digest."""

@@ -11,6 +11,7 @@ from pymongo.errors import OperationFailure
 
 from hub.mongo import Documents
 from hub.readings.model import EPOCH, Mapping
+from hub.readings.raw_batches import RawBatches
 
 Filter = dict[str, Any]
 
@@ -49,7 +50,7 @@ def scan(
 
 
 def _find(collection: Documents, query: Filter) -> Iterator[bytes]:
-    with collection.find_raw_batches(query, batch_size=BATCH_DOCUMENTS) as cursor:
+    with RawBatches(collection, query, batch_size=BATCH_DOCUMENTS) as cursor:
         yield from cursor
 
 
