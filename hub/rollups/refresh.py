@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from hub.errors import SchemaError
 from hub.rollups.model import Rollup
 from hub.timescale.connection import Connection, acting_as
-from hub.timescale.level import Level, detect
+from hub.timescale.level import Level, detect, timescale_version
 
 Window = tuple[dt.datetime, dt.datetime]
 
@@ -83,9 +84,7 @@ def refresh(
             buckets = {bucket for bucket in buckets if bucket >= not_before}
         windows = merge(rollup, buckets)
         if level.continuous_aggregates:
-            with as_owner(connection, rollup.name):
-                for start, end in windows:
-                    connection.execute("CALL refresh_continuous_aggregate(%s, %s, %s)", (rollup.name, start, end))
+            _materialize(connection, rollup, windows)
         with connection.transaction():
             if not level.continuous_aggregates:
                 for window in windows:
@@ -100,6 +99,31 @@ def refresh(
             connection.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (_REFRESH_LOCK, rollup.name))
     seconds = (dt.datetime.now(dt.UTC) - began).total_seconds()
     return RefreshReport(rollup.name, level, windows, len(buckets), seconds)
+
+
+def _materialize(connection: Connection, rollup: Rollup, windows: Sequence[Window]) -> None:
+    """Level 1: each window in one go, its rows hashed.
+
+    From 2.28 on, TimescaleDB cuts a window into batches of ten buckets, and reads the whole chunk for each. Its
+    planner takes the rows of a window for a few hundred, and sorts them on disk. For a day of 270,000 readings
+    these two made it 3.4 times the plain GROUP BY; without them, 1.6.
+    """
+    if not windows:
+        return
+    version = timescale_version(connection) or ""
+    whole = """, options => '{"buckets_per_batch": 0}'""" if _numbers(version) >= (2, 28) else ""
+    with as_owner(connection, rollup.name):
+        connection.execute("SET enable_sort = off")
+        try:
+            for start, end in windows:
+                connection.execute(f"CALL refresh_continuous_aggregate(%s, %s, %s{whole})", (rollup.name, start, end))
+        finally:
+            if not connection.closed:
+                connection.execute("RESET enable_sort")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
 @contextlib.contextmanager

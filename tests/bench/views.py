@@ -1,4 +1,4 @@
-"""The views that dashboards use, and the refresh of a day, against the same question asked of the raw readings."""
+"""The views that dashboards use, against the same question asked of the raw readings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hub.rollups.declared import READING_DAILY, READING_HOURLY
-from hub.rollups.refresh import mark_dirty, refresh, window_of
+from hub.rollups.refresh import refresh, window_of
 from hub.timescale.connection import Connection, connect
 from hub.timescale.level import detect
 from tests.bench.servers import database
@@ -46,7 +46,7 @@ QUESTIONS = {
 
 
 def run() -> Iterator[dict[str, Any]]:
-    """Yield one line for each view, and one for the refresh."""
+    """Yield one line for each view."""
     with database() as settings, connect(settings, autocommit=True) as connection:
         level = detect(connection).value
         fill(connection)
@@ -57,7 +57,6 @@ def run() -> Iterator[dict[str, Any]]:
                 "what": view, "level": level, "readings": READINGS, "milliseconds": round(rolled * 1000, 1),
                 "raw_milliseconds": round(asked * 1000, 1), "raw_to_view": round(asked / rolled, 1), "bar_ms": 100,
             }  # fmt: skip
-        yield {"what": "refresh of a day", "level": level, **_refresh(connection)}
 
 
 def fill(connection: Connection) -> None:
@@ -84,33 +83,3 @@ def _warm(connection: Connection, query: str) -> float:
         connection.execute(query).fetchall()
         times.append(time.perf_counter() - began)
     return statistics.median(times[1:])
-
-
-def _refresh(connection: Connection) -> dict[str, Any]:
-    """One touched day: both rollups, against the plain GROUP BY of that day."""
-    day = dt.datetime.combine(dt.datetime.now(dt.UTC).date() - dt.timedelta(days=10), dt.time(), dt.UTC)
-    window = {"start": day, "end": day + dt.timedelta(days=1)}
-    grouped = READING_HOURLY.select(
-        time_bucket=False, where="event_timestamp >= %(start)s AND event_timestamp < %(end)s"
-    )
-    plain, refreshed = [], []
-    for _ in range(ROUNDS + 1):
-        began = time.perf_counter()
-        connection.execute(grouped, window).fetchall()
-        plain.append(time.perf_counter() - began)
-        with connection.transaction():  # touch every hour, in truth: TimescaleDB keeps books of its own
-            connection.execute(
-                "UPDATE reading_analytics SET value = value + 1 WHERE event_timestamp >= %(start)s"
-                " AND event_timestamp < %(end)s AND source = 'source-1'",
-                window,
-            )
-            mark_dirty(connection, READING_HOURLY, [day + dt.timedelta(hours=hour) for hour in range(24)])
-        began = time.perf_counter()
-        refresh(connection, READING_HOURLY, [READING_DAILY])
-        refreshed.append(time.perf_counter() - began)
-        refresh(connection, READING_DAILY)
-    group_by, seconds = statistics.median(plain[1:]), statistics.median(refreshed[1:])
-    return {
-        "group_by_milliseconds": round(group_by * 1000, 1), "milliseconds": round(seconds * 1000, 1),
-        "refresh_to_group_by": round(seconds / group_by, 2), "bar": 1.5,
-    }  # fmt: skip
