@@ -151,7 +151,8 @@ BEGIN
             ' FROM _timescaledb_catalog.continuous_agg WHERE user_view_name = $1 AND user_view_schema = $2'
             INTO watermark USING rollup, current_schema;
         IF watermark IS NOT NULL THEN
-            RETURN nullif(watermark, '-infinity');
+            -- One that was never refreshed has the least of all times, which is not -infinity: 4714 BC.
+            RETURN CASE WHEN watermark >= '0001-01-02' THEN watermark END;
         END IF;
     END IF;
     EXECUTE format('SELECT max(bucket) FROM %I', rollup) INTO watermark;
