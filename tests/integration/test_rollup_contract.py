@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hub.errors import RefusedError
-from hub.rollups.apply import apply
+from hub.rollups.apply import apply, view_names
 from hub.rollups.declared import EVERY_ROLLUP, READING_ANALYTICS, READING_DAILY, READING_HOURLY, ROLLUPS
 from hub.rollups.model import Count, Rollup, Sum
 from hub.rollups.policies import apply_policies, current, wanted
@@ -232,6 +232,15 @@ def test_the_status_tells_size_watermark_lag_and_what_waits(db: Connection) -> N
 def test_the_progress_names_every_rollup(db: Connection) -> None:
     found = db.execute("SELECT rollup FROM rollup_progress ORDER BY 1").fetchall()
     assert found == sorted((rollup.name,) for rollup in EVERY_ROLLUP)
+
+
+def test_a_view_that_is_restored_has_the_same_definition(db: Connection) -> None:
+    """Restores compare definitions, and PostgreSQL writes down some views otherwise than it reads them again."""
+    for view in view_names():
+        (definition,) = db.execute("SELECT pg_get_viewdef(%s::regclass)", (view,)).fetchone() or ("",)
+        with db.transaction(force_rollback=True):
+            db.execute(f"CREATE VIEW restored AS {definition}")
+            assert db.execute("SELECT pg_get_viewdef('restored'::regclass)").fetchone() == (definition,), view
 
 
 def test_a_long_range_is_read_in_days_and_a_short_one_in_hours(db: Connection) -> None:
