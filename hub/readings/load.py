@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
+import math
 import time
 from collections import Counter
 from collections.abc import Generator, Sequence
@@ -22,6 +23,7 @@ from hub.readings.report import DayCount, LoadReport, Mode
 from hub.readings.source import scan
 from hub.readings.staging import Progress, Staged, stage
 from hub.rollups.declared import ROLLUPS
+from hub.rollups.model import Rollup
 from hub.settings import Settings
 from hub.timescale.connection import Connection, connect
 from hub.timescale.level import detect
@@ -85,7 +87,9 @@ class _Load:
         self.mapping = mapping
         self.window = window
         self.progress = progress
-        self.bounds = {"start": window[0], "end": window[1]}
+        # Times are counted and marked by bins that no bucket of a rollup, nor the end of a day, cuts in two.
+        length = math.gcd(3600, *(rollup.seconds for rollup in _rollups()))
+        self.bounds = {"start": window[0], "end": window[1], "bin": dt.timedelta(seconds=length)}
         self.known = Known(connection, window, mapping)
         self.digest = Digest()
 
@@ -111,7 +115,6 @@ class _Load:
         return self.digest.watching(scan(self.documents, self.mapping, self.window))
 
     def _load(self, mode: Mode, max_delete_share: float) -> LoadReport:
-        self._sql("CREATE TEMP TABLE touched (event_timestamp timestamptz NOT NULL) ON COMMIT DROP")
         if not self._exists("event_timestamp >= %(start)s AND event_timestamp < %(end)s"):
             with contextlib.suppress(_StartOver), self.connection.transaction():
                 return self._direct(mode)
@@ -130,15 +133,16 @@ class _Load:
             repeated = self._file("direct_check").fetchone()
         if repeated:
             raise _StartOver
-        hours = self._file("direct_hours").fetchall()
+        bins = self._file("direct_bins").fetchall()
         found = Counter[int]()
-        for hour, count in hours:
-            found[_day_number(hour.date())] += count
-        self._sql("INSERT INTO touched SELECT unnest(%s::timestamptz[])", [[hour for hour, _ in hours]])
+        for start, count in bins:
+            found[_day_number(start.date())] += count
+        self._mark_dirty("unnest(%s::timestamptz[]) AS touched (event_timestamp)", [[start for start, _ in bins]])
         return self._finish(staged, found, mode, inserted=found.total(), path="copy")
 
     def _merge(self, mode: Mode, max_delete_share: float) -> LoadReport:
         """COPY into a temporary table, then write only what differs."""
+        self._sql("CREATE TEMP TABLE touched (event_timestamp timestamptz NOT NULL) ON COMMIT DROP")
         self._sql("CREATE TEMP TABLE staged (LIKE reading_analytics INCLUDING DEFAULTS) ON COMMIT DROP")
         staged = self._stage("staged")
         self._sql("ANALYZE staged")
@@ -153,6 +157,7 @@ class _Load:
             moved = self._move()
             self._file("upsert")
             self._sql("INSERT INTO touched SELECT event_timestamp FROM delta")
+        self._mark_dirty("touched")
         return self._finish(
             staged, found, mode, inserted=inserted - moved, updated=total - inserted, moved=moved,
             deleted=deleted, repeated=len(repeated),
@@ -203,7 +208,6 @@ class _Load:
             raise HubError(f"rows were lost between MongoDB and the database: {expected} sent, {found} found by day")
         heal = "rejects_heal" if path == "copy" else "rejects_heal_merged"
         rejects_changed = self._file("rejects_upsert").rowcount + self._file(heal).rowcount
-        self._mark_dirty()
         days = self._book(staged, found)
         return LoadReport(
             *self.window, mode, days, staged.documents, staged.rejects[None], staged.elsewhere, repeated,
@@ -229,13 +233,13 @@ class _Load:
         )
         return tuple(days)
 
-    def _mark_dirty(self) -> None:
-        for rollup in ROLLUPS:
-            if rollup.source == "reading_analytics":
-                self._sql(
-                    f"INSERT INTO rollup_dirty (rollup, bucket) SELECT DISTINCT '{rollup.name}',"
-                    f" {rollup.bucket_sql(time_bucket=False)} FROM touched"
-                )
+    def _mark_dirty(self, touched: str, parameters: Sequence[Any] | None = None) -> None:
+        for rollup in _rollups():
+            self._sql(
+                f"INSERT INTO rollup_dirty (rollup, bucket) SELECT DISTINCT '{rollup.name}',"
+                f" {rollup.bucket_sql(time_bucket=False)} FROM {touched}",
+                parameters,
+            )
 
     def _count_days(self, table: str) -> dict[int, int]:
         counted = self._sql(
@@ -253,6 +257,10 @@ class _Load:
 
     def _file(self, name: str) -> psycopg.Cursor[tuple[Any, ...]]:
         return self._sql((files("hub.readings") / "sql" / f"{name}.sql").read_text(encoding="utf-8"))
+
+
+def _rollups() -> list[Rollup]:
+    return [rollup for rollup in ROLLUPS if rollup.source == "reading_analytics"]
 
 
 def _day_number(day: dt.date) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import time
 from collections.abc import Iterator, Mapping
@@ -12,11 +13,12 @@ import bson
 import pytest
 
 from hub.errors import RefusedError
+from hub.readings import load as loader
 from hub.readings import staging
 from hub.readings.checks import books, raw_totals, rollup_totals
 from hub.readings.load import load
 from hub.readings.report import Mode
-from hub.rollups.declared import ROLLUPS
+from hub.rollups.declared import READING_HOURLY, ROLLUPS
 from hub.rollups.refresh import refresh
 from hub.settings import Settings
 from hub.timescale.connection import Connection, connect
@@ -554,6 +556,21 @@ def test_dead_letters_too_many_for_memory_are_written_in_between(
     assert (report.loaded, report.rejected) == (10, 4100)
     assert sorted(letter[3] for letter in rejects(connection)) == sorted(bad)
     assert load(settings, DAY, NEXT).changed == 0
+
+
+def test_a_first_load_marks_every_bucket_of_a_rollup_finer_than_an_hour(
+    settings: Settings, wire: WireServer, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quarters = dataclasses.replace(READING_HOURLY, name="reading_quarters", bucket="15 minutes")
+    monkeypatch.setattr(loader, "ROLLUPS", (*ROLLUPS, quarters))
+    minutes = (0, 14, 15, 44, 59)
+    wire.documents += [reading(str(minute), time=NOON + dt.timedelta(minutes=minute)) for minute in minutes]
+    assert load(settings, DAY, NEXT).path == "copy"
+    marks = connection.execute("SELECT rollup, bucket FROM rollup_dirty WHERE rollup <> 'reading_daily'").fetchall()
+    assert sorted(marks) == [
+        ("reading_hourly", NOON),
+        *(("reading_quarters", NOON + dt.timedelta(minutes=minute)) for minute in (0, 15, 30, 45)),
+    ]
 
 
 def test_progress_is_told_while_documents_come(settings: Settings, wire: WireServer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import datetime as dt
+import itertools
 import uuid
 from typing import Any
 
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from hub.readings import rows
 from hub.readings.batch import Converter
+from hub.readings.columns import ColumnConverter
 from hub.readings.convert import convert
 from hub.readings.model import DAY_US, EPOCH, Mapping, Reject, microseconds
 from tests.support.readings import ID, NOON, document, element, encode, extended, reading, text, without
@@ -252,3 +254,18 @@ def test_the_deepest_documents_of_mongodb_go_the_same_way(depth: int, end: Any) 
     for _ in range(depth):
         value = {"a": value}
     assert_same([reading(payload=value)])
+
+
+def test_usual_documents_go_by_columns_and_others_do_not() -> None:
+    raws = [
+        reading(),
+        reading("text"),
+        reading(ObjectId(), payload={"x": 1}),
+        reading(time="2026-03-05"),
+        without("payload"),
+    ]
+    raws += [reading(), reading(extra=5), reading(source=None), reading(payload=[1])]
+    offsets = [0, *itertools.accumulate(map(len, raws))]
+    made, left = ColumnConverter(MAPPING, WINDOW, {}).convert(b"".join(raws), offsets)
+    by_columns = sorted(position for columns in made for position in columns.positions.tolist())
+    assert (by_columns, left.tolist()) == ([0, 2, 4, 5, 6], [1, 3, 7, 8])
