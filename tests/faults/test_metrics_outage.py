@@ -125,7 +125,7 @@ def test_the_service_survives_kill_9_and_a_restart_of_the_database(
     environment = {**os.environ, **settings.environment()}
 
     def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command, env=environment, stderr=(tmp_path / "log").open("ab"), cwd=tmp_path)
+        return subprocess.Popen(command, env=environment, stdout=(tmp_path / "log").open("ab"), cwd=tmp_path)
 
     spool = tmp_path / "metrics" / "spool.sqlite"
     port, first = server.port, start()

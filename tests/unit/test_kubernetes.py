@@ -95,6 +95,7 @@ def test_every_part_of_the_instance_has_its_value() -> None:
     """A new key of dagster.yaml needs one here, and a line below that compares it."""
     assert set(INSTANCE) == {
         "storage", "concurrency", "run_monitoring", "run_retries", "schedules", "sensors", "retention", "telemetry", "nux",
+        "python_logs",
     }  # fmt: skip
 
 
@@ -108,6 +109,10 @@ def test_runs_wait_for_the_same_limits() -> None:
     assert queue["enabled"]
     assert queue["type"] == "QueuedRunCoordinator"
     assert not {"maxConcurrentRuns", "tagConcurrencyLimits"} & set(queue["config"]["queuedRunCoordinator"])
+
+
+def test_the_same_loggers_speak_in_runs() -> None:
+    assert DAGSTER["pythonLogs"] == {"managedPythonLoggers": INSTANCE["python_logs"]["managed_python_loggers"]}
 
 
 def test_no_asset_names_a_pool_of_which_the_documents_know_nothing() -> None:
@@ -162,7 +167,9 @@ def test_dagster_keeps_its_database_and_the_pipeline_its_name() -> None:
 
 def test_the_code_location_is_started_as_in_compose() -> None:
     command = COMPOSE["dagster-code"]["command"]
-    assert CODE["dagsterApiGrpcArgs"] == command[command.index("-m") :]
+    # The chart runs `dagster api grpc` itself, not through pipelines/process.py: its lines have Dagster's form of JSON.
+    own = command[command.index("pipelines.definitions") - 1 :]
+    assert CODE["dagsterApiGrpcArgs"] == [*own, "--log-format", "json"]
 
 
 # --- Runs -----------------------------------------------------------------------------------------------------------------
