@@ -90,6 +90,7 @@ up: prepare ## Start the stack, or bring it to what the files say
 .PHONY: prepare
 prepare:
 	@test -s .env || { echo "There is no .env: run make init first."; exit 1; }
+	@test -n "$$MONGO_URI$$MONGO_PASSWORD" || grep -qE '^(MONGO_URI|MONGO_PASSWORD)=.' .env || { echo "MONGO_URI is not set: set it in .env, or run make init for a MongoDB of the stack."; exit 1; }
 	@$(COMPOSE) config --quiet
 	@$(COMPOSE) build
 	@for volume in $$($(COMPOSE) --profile '*' config --volumes); do docker volume create "$$volume" >/dev/null; done
