@@ -111,10 +111,6 @@ def test_runs_wait_for_the_same_limits() -> None:
     assert not {"maxConcurrentRuns", "tagConcurrencyLimits"} & set(queue["config"]["queuedRunCoordinator"])
 
 
-def test_the_same_loggers_speak_in_runs() -> None:
-    assert DAGSTER["pythonLogs"] == {"managedPythonLoggers": INSTANCE["python_logs"]["managed_python_loggers"]}
-
-
 def test_no_asset_names_a_pool_of_which_the_documents_know_nothing() -> None:
     code = "\n".join(path.read_text() for folder in ("assets", "pipelines") for path in (ROOT / folder).glob("*.py"))
     for pool in re.findall(r"\bpool\s*=\s*[\"'](\w+)", code):
@@ -143,6 +139,7 @@ def test_the_rest_of_the_instance_is_the_same() -> None:
         assert {**INSTANCE["retention"][part]["purge_after_days"], "started": -1} == kept
     assert DAGSTER["retention"]["enabled"] is True
     assert DAGSTER["telemetry"] == INSTANCE["telemetry"] == {"enabled": False}
+    assert {"managed_python_loggers": DAGSTER["pythonLogs"]["managedPythonLoggers"]} == INSTANCE["python_logs"]
     assert DAGSTER["additionalInstanceConfig"]["nux"] == INSTANCE["nux"]
     assert (
         str(daemon["heartbeatTolerance"])
@@ -166,10 +163,10 @@ def test_dagster_keeps_its_database_and_the_pipeline_its_name() -> None:
 
 
 def test_the_code_location_is_started_as_in_compose() -> None:
+    """Less pipelines.process, which the chart's command leaves no place for."""
     command = COMPOSE["dagster-code"]["command"]
-    # The chart runs `dagster api grpc` itself, not through pipelines/process.py: its lines have Dagster's form of JSON.
-    own = command[command.index("pipelines.definitions") - 1 :]
-    assert CODE["dagsterApiGrpcArgs"] == [*own, "--log-format", "json"]
+    definitions = command[command.index("pipelines.definitions") - 1 :]
+    assert CODE["dagsterApiGrpcArgs"] == [*definitions, "--log-format", "json"]
 
 
 # --- Runs -----------------------------------------------------------------------------------------------------------------
@@ -432,15 +429,27 @@ def test_lines_have_the_services_of_compose() -> None:
         assert given["reading-hub.service"] == name
 
 
+def block(text: str, head: str) -> str:
+    """A block of Alloy's configuration, from its head to the brace at the margin."""
+    start = text.index(head)
+    return text[start : text.index("\n}\n", start)]
+
+
+@pytest.mark.parametrize("head", ['loki.process "stages"', 'loki.relabel "journal"', 'loki.source.journal "journal"'])
+def test_lines_are_read_as_in_compose(head: str) -> None:
+    compose = (ROOT / "compose" / "alloy" / "config.alloy").read_text()
+    assert block(PIPELINE_CONFIG, head) == block(compose, head)
+
+
 def test_labels_are_the_agreed_ones_and_run_id_is_none_of_them() -> None:
-    targets = set(re.findall(r'target_label\s+= "(\w+)"', PIPELINE_CONFIG))
-    targets |= set(re.findall(r"stage\.labels \{\s*values = \{(\w+) =", PIPELINE_CONFIG))
-    targets |= set(re.findall(r"labels\s+= \{(\w+) =", PIPELINE_CONFIG))
-    dropped = re.search(r"stage\.label_drop \{\s*values = \[(.+)\]", PIPELINE_CONFIG)
+    given = set(re.findall(r'target_label\s+= "(\w+)"', PIPELINE_CONFIG))
+    given |= set(re.findall(r"stage\.labels \{\s*values = \{(\w+) =", PIPELINE_CONFIG))
+    pods = block(PIPELINE_CONFIG, 'loki.process "pods"')
+    dropped = re.search(r"stage\.label_drop \{\s*values = \[(.+)\]", pods)
     assert dropped is not None
     assert "run_id" in dropped[1]
-    assert targets - {"__path__", "run_id"} == {"container", "job", "service", "level", "unit"}
-    assert re.search(r'stage\.structured_metadata \{\s*values = \{run_id = "run"\}', PIPELINE_CONFIG)
+    assert given - {"__path__", "run_id"} == {"container", "job", "service", "level", "unit"}
+    assert 'stage.structured_metadata {\n\t\tvalues = {run_id = "run"}' in pods
     assert LOKI["loki"]["limits_config"]["allow_structured_metadata"] is True
 
 
@@ -450,18 +459,20 @@ def test_the_level_of_a_daemons_line_is_found(level: str) -> None:
     record = logging.makeLogRecord({"name": "dagster.daemon.SensorDaemon", "levelname": level, "msg": "level=none"})
     line = coloredlogs.ColoredFormatter(default_format_string(), default_date_format_string()).format(record)
     assert "\x1b[" in line
-    stages = re.findall(r"stage\.(\w+)", PIPELINE_CONFIG)
-    assert stages.index("decolorize") < stages.index("regex")
+    assert "stage.decolorize { }" in block(PIPELINE_CONFIG, 'loki.process "pods"')
     plain = re.sub(r"\x1b\[[0-9;]*m", "", line)
     expressions = re.findall(r"stage\.regex \{\s*expression = `(.+)`", PIPELINE_CONFIG)
-    found = [match["level"] for expression in expressions if (match := re.match(expression, plain))]
-    assert found == [level]
-    assert f'"{level.lower()}"' in PIPELINE_CONFIG
+    assert [match["level"] for expression in expressions if (match := re.match(expression, plain))] == [level]
 
 
 def test_logs_are_kept_for_31_days_and_go_to_the_loki_of_the_chart() -> None:
     limits = LOKI["loki"]["limits_config"]
+    compose = yaml.safe_load((ROOT / "compose" / "loki" / "loki.yaml").read_text())
     assert limits["retention_period"] == f"{31 * 24}h"
+    same = set(limits) - {"volume_enabled"}
+    assert {name: limits[name] for name in same} == {name: compose["limits_config"][name] for name in same}
+    assert LOKI["loki"]["schemaConfig"] == compose["schema_config"]
+    assert LOKI["loki"]["server"]["log_level"] == compose["server"]["log_level"]
     assert LOKI["loki"]["compactor"]["retention_enabled"] is True
     assert LOKI["loki"]["compactor"]["delete_request_store"] == LOKI["loki"]["storage"]["type"] == "filesystem"
     assert LOKI["deploymentMode"] == "Monolithic"
