@@ -17,6 +17,7 @@ import pytest
 
 from hub.backups import routine, swap
 from hub.backups.drill import drill
+from hub.backups.facts import collect, differences
 from hub.backups.model import State
 from hub.backups.restore import Request, prepare, restore
 from hub.backups.run import Wanted, take
@@ -171,6 +172,32 @@ def test_a_drill_compares_and_leaves_nothing_behind(filled: Settings) -> None:
     with connect(filled, database="postgres") as connection:
         names = [row[0] for row in connection.execute("SELECT datname FROM pg_database")]
     assert not [name for name in names if name.startswith(f"{filled.db_name}_")]
+
+
+def test_objects_that_a_restore_words_otherwise_are_the_same_and_changed_ones_are_not(filled: Settings) -> None:
+    """PostgreSQL prints views and conditions from its parse tree, and not in the words that it would print next time."""
+    with connect(filled, autocommit=True) as connection:
+        connection.execute("CREATE TABLE shelf (n integer, kind varchar(9) DEFAULT 'a' CHECK (kind IN ('a', 'b')))")
+        connection.execute("CREATE INDEX few ON shelf (n) WHERE kind IN ('a', 'b')")
+        connection.execute(
+            "CREATE VIEW kinds AS SELECT 'x' AS kind UNION ALL SELECT 'y' UNION ALL SELECT kind FROM shelf"
+        )
+        before = collect(connection)
+        verified(filled)
+        assert drill(filled).differences == ()
+        connection.execute("ALTER TABLE shelf DROP CONSTRAINT shelf_kind_check, ADD CHECK (kind IN ('a', 'c'))")
+        connection.execute(
+            "CREATE OR REPLACE VIEW kinds AS SELECT 'x' AS kind UNION ALL SELECT 'z' UNION ALL SELECT kind FROM shelf"
+        )
+        connection.execute("ALTER TABLE shelf ALTER kind SET DEFAULT 'b'")
+        changed = differences(before, collect(connection))
+    assert [text.partition(":")[0] for text in changed] == [
+        "definition of column public.shelf.kind",
+        "definition of constraint public.shelf.shelf_kind_check",
+        "definition of view public.kinds",
+    ]
+    older = {name: value.removeprefix("~") for name, value in before.objects.items()}
+    assert differences(dataclasses.replace(before, objects=older), before) == []
 
 
 def test_a_forged_manifest_is_found_by_the_drill_and_by_the_books(filled: Settings) -> None:
