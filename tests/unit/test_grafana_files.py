@@ -240,7 +240,7 @@ class TestLogs:
         assert f"`{built_logs.STARTS}`" in rule["data"][0]["model"]["expr"]
 
     @pytest.mark.parametrize("line", [
-        "2026-11-24 18:57:37 UTC [1] LOG:  database system is ready to accept connections",
+        '2026-11-24 20:07:01.923 UTC [1] LOG:  listening on IPv4 address "0.0.0.0", port 5432',
         'logger=settings t=2026-11-24T18:57:37Z level=info msg="Starting Grafana" version=13.0.0',
         'level=info ts=2026-11-24T18:57:37Z caller=main.go:126 msg="Starting Loki" version="(version=3.6.15)"',
         'level=info ts=2026-11-24T18:57:37Z caller=promtail.go:133 msg="Starting Promtail" version="(version=3.6.11)"',

@@ -31,7 +31,7 @@ _WARNINGS = "warning"
 # What each program writes once when it starts. A container that Docker restarts keeps its name and goes on in
 # the same stream: its start is the only trace of it in the logs.
 STARTS = (
-    "database system is ready to accept connections"  # PostgreSQL
+    "listening on IPv4 address"  # PostgreSQL; the server that sets a new database up listens on its socket only
     "|Starting (Grafana|Loki|Promtail)"
     "|Started Dagster code server"
     "|Serving dagster-webserver"
