@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ _DROPPED_PREFIXES = (
     "COMPOSE_",
 )  # somebody's shell must not point the agent at another tree or project
 _KEPT = ("GIT_SSL_CAINFO", "GIT_SSL_CAPATH")
+# Compose tells the way of each container on standard error, before and between what is wrong.
+_PROGRESS = re.compile(r"(?:Container|Network|Volume|Image) \S+\s+[A-Z][a-z]+")
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -45,7 +48,9 @@ class Finished:
     def complaint(self) -> str:
         """The last lines of standard error (or of standard output), short enough for one log line."""
         text = os.fsdecode(self.err).strip() or os.fsdecode(self.out).strip()
-        return " | ".join(line.strip() for line in text.splitlines()[-4:] if line.strip())[-700:]
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        telling = [line for line in lines if not _PROGRESS.fullmatch(line)]
+        return " | ".join((telling or lines)[-4:])[-700:]
 
 
 def run(

@@ -158,8 +158,8 @@ def wait_healthy(config: Config, log: Log, oneshots: Mapping[str, bool]) -> None
     marks: dict[str, tuple[str, str, int]] = {}
     flaps = 0
     while True:
-        now = time.monotonic()
         found = look(config)
+        now = time.monotonic()  # after the look: one that takes long must not count as time that all was well
         sick = {n: _ailment(found.get(n), once) for n, once in oneshots.items()}
         sick = {n: why for n, why in sick.items() if why}
         fresh = {n: (c.id, c.started_at, c.restarts) for n, c in found.items() if n in oneshots}

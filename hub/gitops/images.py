@@ -23,9 +23,9 @@ def prepare(
     root: Path,
     lock: int,
 ) -> None:
-    """Build and pull what `names` need, from the files in `root`; no container is touched.
+    """Build and pull what `names` need, from the files in `root`, and make the external volumes that are missing.
 
-    Raises CommandFailed.
+    No container is touched. Raises CommandFailed.
 
     The images that run now are tagged and remembered first. They are taken from the containers, since the
     image's name may already stand for the result of an earlier attempt that never ran, and only where the
@@ -49,6 +49,8 @@ def prepare(
     if pulls:
         log.info("pulling", services=" ".join(pulls))
         compose("pull", "--quiet", *pulls, kind="build")
+    for volume in sorted({v for s in wanted for v in s.volumes}):  # one that is there stays as it is
+        run(["docker", "volume", "create", volume], timeout=60, kind="build")
 
 
 def bring_back(config: Config, state: State, log: Log, model: Model, names: Iterable[str], lock: int) -> None:

@@ -37,7 +37,7 @@ class Plan:
         )
         out = [f"tree: {moved}"]
         out += [f"replace {name}: {why}" for name, why in sorted(self.replace.items())]
-        out += [f"remove {name}: no longer defined" for name in self.remove]
+        out += [f"remove {name}: no longer wanted" for name in self.remove]
         out += [f"leave {name}: {why} on purpose" for name, why in sorted(self.held.items())]
         out += [f"needs a verified backup: the image of {name} changes" for name in self.databases]
         out += ["waits for running Dagster runs"] if self.drain else []

@@ -30,7 +30,7 @@ class Service:
     """One service as a commit wants it. `fingerprint` has the keys definition, image and content.
 
     `builder` is the service whose build makes the image: itself, another one that shares it, or none (it is
-    pulled).
+    pulled). `volumes` are those that Compose uses and does not make (`external: true`).
     """
 
     name: str
@@ -39,6 +39,7 @@ class Service:
     oneshot: bool
     pulls: bool
     fingerprint: dict[str, str] = field(default_factory=dict)
+    volumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,14 @@ def read(config: Config, repo: Repo, root: Path, commit: str) -> Model:
     oneshot = _oneshots(config, services)
     entries = repo.tree(commit)
     found = {n: _service(config, raw, n, body, root, entries, n in oneshot) for n, body in services.items()}
-    return Model(commit, _with_builders(found))
+    found = {n: s for n, s in _with_builders(found).items() if _replicas(services[n])}
+    return Model(commit, found)
+
+
+def _replicas(body: dict[str, Any]) -> int:
+    """How many containers are wanted. A service that wants none is to Docker like one that is not there."""
+    deploy = body.get("deploy") or {}
+    return int(body.get("scale", deploy.get("replicas", 1)))
 
 
 def _with_builders(services: dict[str, Service]) -> dict[str, Service]:
@@ -189,6 +197,7 @@ def _service(
             "image": image,
             "content": content.hexdigest(),
         },
+        tuple(v.get("name") or key for key, v in shared["volumes"].items() if v and v.get("external")),
     )
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.support.gitops import World, broken, deployed_world, fresh_world
+from tests.support.gitops import World, broken, deployed_world, fresh_world, services
 
 
 @pytest.fixture
@@ -178,6 +178,35 @@ def test_a_service_that_left_the_compose_file_goes_and_comes_back_with_a_rollbac
     assert world.assert_status_is_true()["in_step"]
 
 
+def test_a_service_of_no_replicas_is_not_waited_for(world: World) -> None:
+    """As one of two services that stand in for each other is switched off, and on again."""
+    world.release(2, grafana={"deploy": {"replicas": 0}})
+    world.deploy()
+    assert set(world.containers()) == {"db", "code", "web"}
+    assert world.assert_status_is_true()["in_step"]
+    world.release(3)
+    world.deploy()
+    assert set(world.containers()) == {"db", "code", "web", "grafana"}
+    assert world.assert_status_is_true()["in_step"]
+
+
+def test_external_volumes_are_made_before_a_container_is_touched(world: World) -> None:
+    """Compose refuses to start without them, and a commit that brings a new one would be taken back."""
+    compose = services(2)
+    compose["volumes"] = {"data": {"name": "postgres_data", "external": True}}
+    compose["services"]["db"]["environment"]["REV"] = "2"
+    world.write({"compose/compose.yaml": compose})
+    world.push("an external volume")
+    world.deploy()
+    calls = (world.root / "calls.log").read_text().splitlines()
+    made, ups = (
+        calls.index("volume create postgres_data"),
+        [n for n, c in enumerate(calls) if c.startswith("compose up")],
+    )
+    assert made < ups[-1]
+    assert world.assert_status_is_true()["in_step"]
+
+
 def test_containers_of_other_people_in_the_project_stay(world: World) -> None:
     world.change_containers(lambda c: c.update(theirs={**c["web"], "id": "f" * 24, "rev": "2"}))
     world.release(2)
@@ -243,7 +272,7 @@ def test_plan_changes_nothing(world: World) -> None:
     assert ran.code == 0
     plan = json.loads(ran.out)["plan"]
     assert "replace db: image timescale:1 -> timescale:2" in plan
-    assert "remove web: no longer defined" in plan
+    assert "remove web: no longer wanted" in plan
     assert "needs a verified backup: the image of db changes" in plan
     assert (world.head, world.state) == before[:2]
     assert {n: c["id"] for n, c in world.containers().items()} == {n: c["id"] for n, c in before[2].items()}

@@ -15,7 +15,7 @@ import sys
 import time
 import zlib
 
-KEYS = ("image", "build", "environment", "volumes", "env_file", "depends_on", "labels", "restart")
+KEYS = ("image", "build", "environment", "volumes", "env_file", "depends_on", "labels", "restart", "deploy")
 
 
 def sha(*parts):
@@ -179,8 +179,14 @@ class Compose:
                 data["images"][services[name]["image"]] = "sha256:" + sha(services[name]["image"])
 
     def do_up(self):
-        services = self.model()["services"]
+        model = self.model()
+        services = model["services"]
         names = [a for a in self.args if not a.startswith("-")] or sorted(services)
+        with daemon(self.world) as data:
+            there = data.get("volumes", [])
+        for volume in model.get("volumes", {}).values():
+            if volume.get("external") and volume["name"] not in there:
+                self.die(f'external volume "{volume["name"]}" not found')
         for number, name in enumerate(names):
             if number == len(names) // 2:
                 faults(self.world, "compose up", "middle")
@@ -188,6 +194,8 @@ class Compose:
 
     def up(self, name, body):
         mode = body.get("environment", {}).get("MODE", "ok")
+        if body.get("deploy", {}).get("replicas") == 0:
+            return
         if mode == "upfail":
             sys.stderr.write("Error response from daemon: driver failed programming external connectivity\n")
             sys.exit(1)
@@ -309,6 +317,9 @@ def main():
             if known is None:
                 sys.exit(1)
             data["images"][args[2]] = known
+    elif args[:2] == ["volume", "create"]:
+        with daemon(world) as data:
+            data.setdefault("volumes", []).append(args[2])
     elif args[0] in ("stop", "rm"):
         with daemon(world) as data:
             for name in [n for n, c in data["containers"].items() if c["id"] in args]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from hub.gitops import backup_gate, config, dagster, dockerignore, plan, report, state
+from hub.gitops.command import Finished
 from hub.gitops.containers import Container, stopped_on_purpose
 from hub.gitops.errors import ConfigError
 from hub.gitops.log import Redactor, quote
@@ -22,6 +23,20 @@ from tests.support.gitops import REPOSITORY
 
 SOURCES = sorted((REPOSITORY / "hub/gitops").glob("*.py"))
 SYSTEMD = REPOSITORY / "deploy/systemd"
+
+
+def test_of_what_compose_says_only_what_is_wrong_is_repeated() -> None:
+    """Lines as Compose 2.40 writes them, also where nothing but progress was said."""
+    said = [
+        " Network gitopslab_backend  Created ",
+        " Container gitopslab-web-1  Starting ",
+        "Error response from daemon: driver failed programming external connectivity on endpoint web-1",
+    ]
+    err = "\n".join(said).encode()
+    assert Finished(["docker"], 1, b"", err).complaint() == said[2]
+    assert Finished(["docker"], 1, b"", "\n".join(said[:2]).encode()).complaint() == (
+        "Network gitopslab_backend  Created | Container gitopslab-web-1  Starting"
+    )
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.name)
