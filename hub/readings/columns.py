@@ -119,7 +119,7 @@ class ColumnConverter:
         if layout.payload is None:
             pieces.append(itertools.repeat(rows.NULL + rows.NULL, len(keys)))
         else:
-            pieces += self._payload(raw.data, fields[layout.payload], fields[layout.payload + 1], layout)
+            pieces += self._payload(raw, fields[layout.payload], fields[layout.payload + 1], layout)
         days, counts = np.unique(milliseconds * 1000 // DAY_US, return_counts=True)
         return Columns(
             positions[matches],
@@ -152,17 +152,17 @@ class ColumnConverter:
                 continue
         return keys, made
 
-    def _payload(self, data: bytes, starts: Positions, ends: Positions, layout: _Layout) -> list[Iterable[bytes]]:
+    def _payload(self, raw: Raw, starts: Positions, ends: Positions, layout: _Layout) -> list[Iterable[bytes]]:
         """The fields value and payload: what stands before the JSON text, and the text."""
         assert layout.payload is not None
-        head = len(layout.shape[layout.payload].head)
-        bounds = zip((starts + head).tolist(), ends.tolist(), strict=True)
-        documents = [data[start:stop] for start, stop in bounds]
+        starts = starts + len(layout.shape[layout.payload].head)
+        documents = [raw.data[start:stop] for start, stop in zip(starts.tolist(), ends.tolist(), strict=True)]
         # As elements of one array, whose names nobody reads, they are decoded as deep as they were.
         body = b"\3\0" + b"\3\0".join(documents) + b"\0"
         array = b"\4\0" + (len(body) + 4).to_bytes(4, "little") + body + b"\0"
         payloads = bson.decode((len(array) + 4).to_bytes(4, "little") + array, DECODE)[""]
-        refuse_repeated_keys(payloads, sum(map(len, documents)))
+        if not raw.uniform(starts, ends):
+            refuse_repeated_keys(payloads, sum(map(len, documents)))
         texts = json_of_each(payloads)
         path = self._mapping.value_path[1:]
         if len(path) == 1:

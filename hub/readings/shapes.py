@@ -8,6 +8,7 @@ loop. A document that differs from the shape in any way simply does not match.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import struct
 
 import numpy as np
@@ -102,3 +103,15 @@ class Raw:
                 position = np.clip(position, value, last)
         matches &= position == last
         return matches, [*fields, position]
+
+    def uniform(self, starts: Positions, ends: Positions) -> bool:
+        """Whether all of these documents are like the first one at every level, with no name twice in any."""
+        shape = shape_of(self.data, int(starts[0]), int(ends[0]))
+        if shape is None:
+            return False
+        matches, fields = self.locate(shape, starts, ends)
+        return bool(matches.all()) and all(
+            self.uniform(begin + len(field.head), end)
+            for field, (begin, end) in zip(shape, itertools.pairwise(fields), strict=True)
+            if field.kind in (DOCUMENT, ARRAY)
+        )
