@@ -5,6 +5,7 @@ All share one deployment whose passwords are known, and the last test looks for 
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import itertools
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psutil
 import pytest
 from bson.objectid import ObjectId
 
@@ -22,6 +24,7 @@ from hub.readings.load import load
 from hub.settings import load_settings
 from hub.timescale.connection import connect
 from hub.timescale.schema import upgrade
+from pipelines.sensors import _UNDERWAY
 from tests.conftest import dagster_variables, databases
 from tests.integration.dagster_stack import (
     READING_ASSETS,
@@ -36,7 +39,8 @@ from tests.integration.dagster_stack import (
     rows_by_day,
     until,
 )
-from tests.support.mongo_wire import WireServer
+from tests.support.mongo_wire import Faults, WireServer
+from tests.support.readings import everything
 
 MONGO_PASSWORD = "pA55-of-the-source"
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -47,6 +51,7 @@ SCHEDULE = {**REPOSITORY, "scheduleName": "readings_daily"}
 QUEUED = ["2026-03-01", "2026-03-02", "2026-03-03"]
 BACKFILLED = ["2026-03-11", "2026-03-12", "2026-03-13", "2026-03-14"]
 LAUNCHED = "2026-03-21"
+KILLED = "2026-03-25"
 TODAY = dt.datetime.now(dt.UTC).date()
 AROUND_MIDNIGHT = [(TODAY - dt.timedelta(days=1)).isoformat(), TODAY.isoformat()]
 
@@ -386,6 +391,44 @@ def test_a_tick_of_the_schedule_asks_for_the_utc_day_before_it(stack: Stack, sch
     assert result["error"] is None
     (request,) = result["runRequests"]
     assert {"key": "dagster/partition", "value": asked_for} in request["tags"]
+
+
+def test_a_run_that_is_killed_in_mid_load_fails_with_a_reason_and_the_next_one_succeeds(stack: Stack) -> None:
+    stop_schedule(stack)
+    under_way = dg.RunsFilter(statuses=list(_UNDERWAY))
+    until("no other run is under way", lambda: stack.instance.get_runs_count(under_way) == 0)
+    stack.wire.documents.append(reading(KILLED, _id="killed"))
+    before = loaded(stack)
+    stack.wire.faults = faults = Faults(stall_after_batches=0)
+    run_id = launch(stack, KILLED)
+    until("the load waits for MongoDB", faults.stalled.is_set)
+    for worker in workers(stack):
+        worker.kill()
+    stack.wire.faults = Faults()
+    faults.release.set()
+    assert not stack.finished(run_id).is_success
+    assert f"Run execution process for {run_id} was terminated by signal 9 (SIGKILL)" in stack.log_of(run_id)
+    assert loaded(stack) == before
+    stack.succeeded(launch(stack, KILLED))
+    assert rows_by_day(stack.settings)[KILLED] == 1
+
+
+def loaded(stack: Stack) -> dict[str, Any]:
+    """What loads write, with the transaction that wrote each row."""
+    tables = everything(stack.settings)
+    return {name: tables[name] for name in ("reading_analytics", "reading_rejects", "reading_days", "rollup_dirty")}
+
+
+def workers(stack: Stack) -> list[psutil.Process]:
+    """The processes that execute runs, each started by the code location."""
+    found = []
+    for one in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            ours = one.environ().get("DAGSTER_HOME") == stack.environment["DAGSTER_HOME"]
+            if ours and any("spawn_main" in word for word in one.cmdline()):
+                found.append(one)
+    assert found
+    return found
 
 
 # --- Secrets ------------------------------------------------------------------------------------------------
