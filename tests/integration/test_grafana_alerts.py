@@ -35,7 +35,7 @@ def asked(connection: Connection, uid: str) -> list[tuple[Any, ...]]:
 
 def firing(connection: Connection, uid: str) -> list[tuple[Any, ...]]:
     """Labels of the rows that are above the rule's limit."""
-    condition = RULES[uid]["data"][1]["model"]["conditions"][0]["evaluator"]
+    condition = RULES[uid]["data"][-1]["model"]["conditions"][0]["evaluator"]
     assert condition["type"] == "gt"
     return [row[:-1] for row in asked(connection, uid) if row[-1] > condition["params"][0]]
 
