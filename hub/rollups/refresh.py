@@ -148,10 +148,24 @@ def _buckets(rollup: Rollup, window: Window) -> set[dt.datetime]:
 
 
 def _recompute(connection: Connection, rollup: Rollup, window: Window, level: Level) -> None:
-    """Levels 2 and 3: delete and insert the buckets of one window."""
-    connection.execute(f"DELETE FROM {rollup.name} WHERE bucket >= %s AND bucket < %s", window)
+    """Levels 2 and 3: make the buckets of one window what they should be, writing only rows that differ."""
+    key = ("bucket", *rollup.dimensions)
+    measures = [measure.name for measure in rollup.measures]
+    same_key = " AND ".join(f"old.{name} = fresh.{name}" for name in key)
+    old_values, fresh_values = (", ".join(f"{side}.{name}" for name in measures) for side in ("old", "fresh"))
     select = rollup.select(time_bucket=False, where=f"{rollup.time} >= %s AND {rollup.time} < %s")
-    connection.execute(f"INSERT INTO {rollup.name} ({', '.join(rollup.columns)}) {select}", window)
+    connection.execute(
+        f"WITH fresh AS MATERIALIZED ({select}),"
+        f" gone AS (DELETE FROM {rollup.name} AS old WHERE old.bucket >= %s AND old.bucket < %s"
+        f" AND NOT EXISTS (SELECT FROM fresh WHERE {same_key}))"
+        f" INSERT INTO {rollup.name} ({', '.join(rollup.columns)})"
+        f" SELECT {', '.join(f'fresh.{name}' for name in rollup.columns)} FROM fresh WHERE NOT EXISTS ("
+        f"SELECT FROM {rollup.name} AS old WHERE {same_key} AND old.bucket >= %s AND old.bucket < %s"
+        f" AND ({old_values}) IS NOT DISTINCT FROM ({fresh_values}))"
+        f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET"
+        f" {', '.join(f'{name} = excluded.{name}' for name in measures)}",
+        window * 3,
+    )
 
 
 def window_of(start: dt.date, end: dt.date) -> Window:
