@@ -136,7 +136,12 @@ def database(postgres: Mapping[str, str], **given: Any) -> Iterator[Settings]:
     """Settings for an upgraded database that exists for the block: for tests that share one."""
     name = f"shared_{os.getpid()}_{next(_NUMBERS)}"
     servers = {key.lower(): value for key, value in postgres.items()}
-    defaults = {"mongo_uri": "mongodb://127.0.0.1:1/", "db_name": name, "_env_file": None}
+    defaults = {
+        "mongo_uri": "mongodb://127.0.0.1:1/",
+        "db_name": name,
+        "reading_compress_after_days": 36_500,  # no background job may rewrite what a test looks at
+        "_env_file": None,
+    }
     settings = load_settings(**(defaults | servers | given))
 
     def admin(statement: str) -> None:
