@@ -360,6 +360,7 @@ def test_hub_dev_ends_with_nothing_left_running(demo_folder: Path, how: str) -> 
         dev = subprocess.Popen(
             [HUB, "dev", "--port", str(port)], env=demo_environment(demo_folder), cwd=demo_folder,
             stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests may run below nohup
         )  # fmt: skip
 
     def ready() -> bool:
