@@ -156,6 +156,21 @@ def test_a_bucket_whose_readings_are_gone_goes_too(db: Connection) -> None:
     assert [row[1] for row in rows(db, READING_DAILY, day)] == ["web"]
 
 
+def test_a_refresh_of_a_table_writes_only_the_rows_that_differ(db: Connection) -> None:
+    if detect(db).continuous_aggregates:
+        pytest.skip("what a continuous aggregate writes is TimescaleDB's to decide")
+    day = dt.datetime(2026, 1, 29, tzinfo=dt.UTC)
+    insert(db, ("w1", day, "kobo", "session", 1.0), ("w2", day, "web", "article", None))
+    refresh_all(db, _READINGS)
+    written = f"SELECT source, xmin::text FROM {READING_HOURLY.name} WHERE bucket = %s ORDER BY 1"
+    before = dict(db.execute(written, (day,)).fetchall())
+    insert(db, ("w3", day, "web", "article", 2.0))
+    refresh_all(db, _READINGS)
+    after = dict(db.execute(written, (day,)).fetchall())
+    assert before["kobo"] == after["kobo"]
+    assert before["web"] != after["web"]
+
+
 def test_a_rebuild_recomputes_a_window_that_nobody_marked(db: Connection) -> None:
     day = dt.datetime(2026, 2, 2, tzinfo=dt.UTC)
     db.execute(
