@@ -144,13 +144,7 @@ def _dagster(settings: Settings) -> Iterator[Finding]:
             "start Dagster by `make dev` or `hub run …`, or set DAGSTER_HOME to the folder of dagster.yaml",
         )  # fmt: skip
         return
-    environment = settings.environment()
-    as_dagster = settings.model_copy(
-        update={"db_name": settings.dagster_db_name, "db_user": environment["DAGSTER_DB_USER"]}
-    )
-    if settings.dagster_db_password:
-        as_dagster = as_dagster.model_copy(update={"db_password": settings.dagster_db_password})
-    with connect(as_dagster) as connection:
+    with connect(settings.as_dagster()) as connection:
         found = connection.execute("SELECT to_regclass('runs')").fetchone()
     used = "in use" if found != (None,) else "empty; the first run makes its tables"
     yield Finding("Dagster instance", True, f"{home}, database {settings.dagster_db_name!r} ({used})")

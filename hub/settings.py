@@ -204,6 +204,16 @@ class Settings(DefinitionSettings):
             }
         )  # fmt: skip
 
+    def as_dagster(self) -> Settings:
+        """The same settings, pointing at Dagster's instance database."""
+        return self.model_copy(
+            update={
+                "db_name": self.dagster_db_name,
+                "db_user": self.dagster_db_user or self.db_user,
+                "db_password": self.dagster_db_password or self.db_password,
+            }
+        )
+
     def oldest_kept(self, now: dt.datetime) -> dt.datetime | None:
         """Start of the first UTC day that retention leaves whole; None where nothing is ever dropped."""
         if self.reading_retention_days is None:

@@ -41,16 +41,6 @@ class Progress:
 Report = Callable[[Progress], None]
 
 
-def of_dagster(settings: Settings) -> Settings:
-    """The same settings, pointing at Dagster's instance database."""
-    update: dict[str, object] = {"db_name": settings.dagster_db_name}
-    if settings.dagster_db_user:
-        update["db_user"] = settings.dagster_db_user
-    if settings.dagster_db_password:
-        update["db_password"] = settings.dagster_db_password
-    return settings.model_copy(update=update)
-
-
 def dump(settings: Settings, folder: Path, *, jobs: int, report: Report) -> DatabasePart:
     """Dump the database of `settings` into the new folder `folder/NAME`. Raises HubError.
 

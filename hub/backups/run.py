@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from hub.backups.books import mark_lost
-from hub.backups.dump import Progress, Report, dump, dump_roles, of_dagster
+from hub.backups.dump import Progress, Report, dump, dump_roles
 from hub.backups.model import FORMAT, Backup, DatabasePart, FileEntry, Manifest, VolumePart
 from hub.backups.store import Store, explained
 from hub.backups.volumes import archive
@@ -78,7 +78,7 @@ def _databases(settings: Settings, folder: Path, notes: list[str], report: Repor
     place = folder / "databases"
     place.mkdir()
     parts = [dump(settings, place, jobs=settings.backup_jobs, report=report)]
-    instance = of_dagster(settings)
+    instance = settings.as_dagster()
     if instance.db_name != settings.db_name:
         if _exists(instance):
             parts.append(dump(instance, place, jobs=1, report=report))

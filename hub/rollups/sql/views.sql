@@ -172,7 +172,6 @@ SELECT
     (SELECT count(DISTINCT dirty.bucket) FROM rollup_dirty AS dirty WHERE dirty.rollup = progress.rollup) AS waiting,
     state.refreshed_at
 FROM (
-    -- Every branch names its columns: PostgreSQL would, on restoring, and then a restore's comparison finds a difference.
     SELECT
         'reading_hourly' AS rollup,
         watermark,
