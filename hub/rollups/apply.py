@@ -65,7 +65,7 @@ def _create(rollup: Rollup, level: Level) -> str:
     if level.continuous_aggregates:
         return (
             f"CREATE MATERIALIZED VIEW {rollup.name}"
-            " WITH (timescaledb.continuous, timescaledb.materialized_only = false)"
+            " WITH (timescaledb.continuous, timescaledb.materialized_only = false, timescaledb.create_group_indexes = false)"
             f" AS {rollup.select(time_bucket=True)} WITH NO DATA"
         )
     dimensions = "".join(f", {name} text NOT NULL" for name in rollup.dimensions)

@@ -17,6 +17,12 @@ Window = tuple[dt.datetime, dt.datetime]
 
 # Advisory lock class; two refreshes of one rollup wait for each other.
 _REFRESH_LOCK = 0x524F4C4C
+# After the refresh of a rollup: its marks go, its children's come.
+_BOOKS = """
+WITH state AS (UPDATE rollup_state SET refreshed_at = now() WHERE rollup = %(rollup)s AND %(refreshed)s),
+     gone AS (DELETE FROM rollup_dirty WHERE id = ANY(%(marks)s))
+INSERT INTO rollup_dirty (rollup, bucket) SELECT * FROM unnest(%(children)s::text[], %(buckets)s::timestamptz[])
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +75,12 @@ def refresh(
     """
     began = dt.datetime.now(dt.UTC)
     level = detect(connection)
-    if connection.execute("SELECT to_regclass(%s)", (rollup.name,)).fetchone() == (None,):
-        raise SchemaError(f"the rollup {rollup.name} does not exist. Run `hub db upgrade`.")
-    connection.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", (_REFRESH_LOCK, rollup.name))
+    locked = connection.execute(
+        "SELECT to_regclass(%s), pg_advisory_lock(%s, hashtext(%s))", (rollup.name, _REFRESH_LOCK, rollup.name)
+    ).fetchone()
     try:
+        if locked is None or locked[0] is None:
+            raise SchemaError(f"the rollup {rollup.name} does not exist. Run `hub db upgrade`.")
         marks = connection.execute("SELECT id, bucket FROM rollup_dirty WHERE rollup = %s", (rollup.name,)).fetchall()
         if rollup.streamed and level.continuous_aggregates:
             # Once refreshed, an open bucket would hide what comes into it until the next refresh.
@@ -83,17 +91,17 @@ def refresh(
         if not_before:
             buckets = {bucket for bucket in buckets if bucket >= not_before}
         windows = merge(rollup, buckets)
+        below = [(child.name, bucket) for child in children for bucket in {child.floor(bucket) for bucket in buckets}]
+        books = {"rollup": rollup.name, "refreshed": bool(windows), "marks": [number for number, _ in marks],
+                 "children": [name for name, _ in below], "buckets": [bucket for _, bucket in below]}  # fmt: skip
         if level.continuous_aggregates:
             _materialize(connection, rollup, windows)
-        with connection.transaction():
-            if not level.continuous_aggregates:
+            connection.execute(_BOOKS, books)
+        else:
+            with connection.transaction():
                 for window in windows:
                     _recompute(connection, rollup, window, level)
-            if windows:
-                connection.execute("UPDATE rollup_state SET refreshed_at = now() WHERE rollup = %s", (rollup.name,))
-            for child in children:
-                mark_dirty(connection, child, {child.floor(bucket) for bucket in buckets})
-            connection.execute("DELETE FROM rollup_dirty WHERE id = ANY(%s)", ([number for number, _ in marks],))
+                connection.execute(_BOOKS, books)
     finally:
         if not connection.closed:
             connection.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (_REFRESH_LOCK, rollup.name))
@@ -106,20 +114,24 @@ def _materialize(connection: Connection, rollup: Rollup, windows: Sequence[Windo
 
     From 2.28 on, TimescaleDB cuts a window into batches of ten buckets, and reads the whole chunk for each. Its
     planner takes the rows of a window for a few hundred, and sorts them on disk. For a day of 270,000 readings
-    these two made it 3.4 times the plain GROUP BY; without them, 1.6.
+    these two made it 3.4 times the plain GROUP BY; without them, 1.4.
+
+    Its commits need not wait for the disk: the one that takes the marks away comes after them and does.
     """
     if not windows:
         return
     version = timescale_version(connection) or ""
     whole = """, options => '{"buckets_per_batch": 0}'""" if _numbers(version) >= (2, 28) else ""
     with as_owner(connection, rollup.name):
-        connection.execute("SET enable_sort = off")
+        connection.execute(
+            "SELECT set_config('enable_sort', 'off', false), set_config('synchronous_commit', 'off', false)"
+        )
         try:
             for start, end in windows:
                 connection.execute(f"CALL refresh_continuous_aggregate(%s, %s, %s{whole})", (rollup.name, start, end))
         finally:
             if not connection.closed:
-                connection.execute("RESET enable_sort")
+                connection.execute("RESET enable_sort; RESET synchronous_commit")
 
 
 def _numbers(version: str) -> tuple[int, ...]:
