@@ -1,5 +1,6 @@
 """Everything that Dagster knows of, built by one function."""
 
+import gc
 from collections.abc import Mapping
 
 import dagster as dg
@@ -50,4 +51,8 @@ def defs() -> dg.Definitions:
     """Dagster's entry point; nothing is read before Dagster asks for it."""
     if load_log_settings().hub_log_format == "json":
         prepare()  # for a run in a process that nobody started through pipelines/process.py: a pod of Kubernetes
-    return build_defs()
+    definitions = build_defs()
+    # What is loaded by now stays until the process ends. Looked through for garbage again and again, and most of all
+    # at the end, it costs a short run a fifth of its time.
+    gc.freeze()
+    return definitions

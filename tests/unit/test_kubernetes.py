@@ -150,7 +150,7 @@ def test_the_rest_of_the_instance_is_the_same() -> None:
 def test_dagster_keeps_its_database_and_the_pipeline_its_name() -> None:
     database, postgres = environment("database"), DAGSTER["postgresql"]
     assert postgres["enabled"] is False
-    assert postgres["postgresqlScheme"] == INSTANCE["storage"]["postgres"]["postgres_db"]["scheme"]
+    assert postgres["postgresqlScheme"] == INSTANCE["storage"]["custom"]["config"]["postgres_db"]["scheme"]
     assert postgres["postgresqlHost"] == database["DB_HOST"]
     assert str(postgres["service"]["port"]) == database["DB_PORT"]
     assert postgres["postgresqlDatabase"] == database["DAGSTER_DB_NAME"]

@@ -1,0 +1,39 @@
+"""Dagster's storage as dagster.yaml has it: its connections stay open, and one that dies costs nothing."""
+
+from __future__ import annotations
+
+import dagster as dg
+import psycopg
+
+from hub.settings import Settings
+from hub.timescale.connection import parameters
+from tests.integration.dagster_stack import instance_of
+
+_OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
+
+def test_events_share_connections_and_survive_their_loss(
+    settings: Settings, dagster_environment: dict[str, str]
+) -> None:
+    place = parameters(settings, database=dagster_environment["DAGSTER_DB_NAME"])
+    with instance_of(dagster_environment) as instance, psycopg.connect(**place, autocommit=True) as admin:
+
+        def sessions() -> set[int]:
+            return {pid for (pid,) in admin.execute(f"SELECT pid {_OTHERS}")}
+
+        def store(number: int) -> None:
+            instance.report_runless_asset_event(dg.AssetMaterialization("counted", metadata={"number": number}))
+
+        store(0)
+        first = sessions()
+        for number in range(1, 10):
+            store(number)
+        assert first
+        assert sessions() == first
+        admin.execute(f"SELECT pg_terminate_backend(pid, 5000) {_OTHERS}")
+        assert not sessions()
+        for number in range(10, 20):
+            store(number)
+        records = instance.fetch_materializations(dg.AssetKey("counted"), limit=100).records
+        materializations = [record.asset_materialization for record in records]
+        assert [found.metadata["number"].value for found in materializations if found] == list(range(19, -1, -1))
