@@ -31,6 +31,7 @@ from hub.timescale.level import detect
 # Loads wait for each other: two that touch the same documents would otherwise deadlock.
 _LOAD_LOCK = 0x4C4F4144
 DEFAULT_DELETE_SHARE = 0.2
+_NOT_STAGED = "AND NOT EXISTS (SELECT FROM staged_rejects WHERE staged_rejects.mongo_id = reading_rejects.mongo_id)"
 
 
 class _StartOver(Exception):
@@ -207,7 +208,10 @@ class _Load:
         if found != expected:
             raise HubError(f"rows were lost between MongoDB and the database: {expected} sent, {found} found by day")
         heal = "rejects_heal" if path == "copy" else "rejects_heal_merged"
-        rejects_changed = self._file("rejects_upsert").rowcount + self._file(heal).rowcount
+        if staged.reasons:
+            rejects_changed = self._file("rejects_upsert").rowcount + self._file(heal, _NOT_STAGED).rowcount
+        else:
+            rejects_changed = self._file(heal).rowcount
         days = self._book(staged, found)
         return LoadReport(
             *self.window, mode, days, staged.documents, staged.rejects[None], staged.elsewhere, repeated,
@@ -255,8 +259,8 @@ class _Load:
     def _sql(self, statement: str, parameters: Sequence[Any] | None = None) -> psycopg.Cursor[tuple[Any, ...]]:
         return self.connection.execute(statement, self.bounds if "%(" in statement else parameters)
 
-    def _file(self, name: str) -> psycopg.Cursor[tuple[Any, ...]]:
-        return self._sql((files("hub.readings") / "sql" / f"{name}.sql").read_text(encoding="utf-8"))
+    def _file(self, name: str, condition: str = "") -> psycopg.Cursor[tuple[Any, ...]]:
+        return self._sql((files("hub.readings") / "sql" / f"{name}.sql").read_text(encoding="utf-8") + condition)
 
 
 def _rollups() -> list[Rollup]:

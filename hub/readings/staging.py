@@ -43,15 +43,10 @@ def stage(
     window: tuple[dt.datetime, dt.datetime],
     progress: Progress,
 ) -> Staged:
-    """COPY the rows of the window into `table` and the dead letters into `staged_rejects`, made anew.
+    """COPY the rows of the window into `table` and the dead letters into `staged_rejects`, which is made if there are any.
 
     `scan` yields batches of raw documents. `progress` is called with the number of documents so far.
     """
-    connection.execute("DROP TABLE IF EXISTS staged_rejects")
-    connection.execute(
-        "CREATE TEMP TABLE staged_rejects (mongo_id text, reason text, detail text, event_day date, raw bytea)"
-        " ON COMMIT DROP"
-    )
     staged = Staged()
     converter = Converter(mapping, (microseconds(window[0]), microseconds(window[1])))
     copy = f"COPY {table} ({', '.join(rows.COLUMNS)}) FROM STDIN (FORMAT BINARY)"
@@ -84,6 +79,11 @@ def _stage_rejects(
     connection: Connection, rejects: list[Reject], window: tuple[dt.datetime, dt.datetime], staged: Staged
 ) -> None:
     first, end = window[0].date(), window[1].date()
+    if not staged.reasons:
+        connection.execute(
+            "CREATE TEMP TABLE staged_rejects (mongo_id text, reason text, detail text, event_day date, raw bytea)"
+            " ON COMMIT DROP"
+        )
     with connection.cursor() as cursor, cursor.copy("COPY staged_rejects FROM STDIN (FORMAT BINARY)") as stream:
         stream.set_types(["text", "text", "text", "date", "bytea"])
         for reject in rejects:

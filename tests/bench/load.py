@@ -69,8 +69,7 @@ def _against_copy(settings: Settings, count: int, days: int) -> dict[str, Any]:
 
 
 def _size(settings: Settings, count: int, days: int) -> dict[str, Any]:
-    """One load of this size in a process of its own, for its peak memory."""
-    _empty(settings)
+    """Loads of this size in a process of its own, for its peak memory."""
     seconds, peak = _in_process(settings, count, days)
     return {
         "what": "growth", "documents": count, "days": days, "rows_per_second": round(count / seconds),
@@ -79,13 +78,12 @@ def _size(settings: Settings, count: int, days: int) -> dict[str, Any]:
 
 
 def _one_day(settings: Settings, count: int) -> dict[str, Any]:
-    _empty(settings)
     seconds, peak = _in_process(settings, count, 1)
     return {"what": "one day", "documents": count, "seconds": round(seconds, 1), "peak_mb": round(peak), "bar_mb": 300}
 
 
 def _in_process(settings: Settings, count: int, days: int) -> tuple[float, float]:
-    """Seconds and peak resident megabytes of a load in a process of its own."""
+    """Median seconds of a load in a process of its own, which has loaded before, and its peak resident megabytes."""
     with WireServer.in_process(documents(count, days), replay="dates", replay_batch=2000) as source:
         here = settings.model_copy(update=source_settings(source.uri))
         done = subprocess.run(
@@ -135,10 +133,14 @@ def _timed(work: Any) -> float:
 def _main(first: str, end: str) -> None:
     from hub.settings import load_settings
 
-    began = time.perf_counter()
-    report = load(load_settings(), dt.date.fromisoformat(first), dt.date.fromisoformat(end), mode=Mode.UPSERT)
-    assert report.changed
-    print(time.perf_counter() - began, peak_megabytes())
+    settings, seconds = load_settings(), []
+    for _ in range(ROUNDS):
+        _empty(settings)
+        began = time.perf_counter()
+        report = load(settings, dt.date.fromisoformat(first), dt.date.fromisoformat(end), mode=Mode.UPSERT)
+        seconds.append(time.perf_counter() - began)
+        assert report.changed
+    print(statistics.median(seconds[1:]), peak_megabytes())
 
 
 def peak_megabytes() -> float:

@@ -6,4 +6,3 @@ WHERE mongo_id IN (
     WHERE loaded.mongo_id = ANY (ARRAY(SELECT mongo_id FROM reading_rejects))
       AND loaded.event_timestamp >= %(start)s AND loaded.event_timestamp < %(end)s
 )
-AND NOT EXISTS (SELECT FROM staged_rejects WHERE staged_rejects.mongo_id = reading_rejects.mongo_id)

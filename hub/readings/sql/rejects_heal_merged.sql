@@ -2,4 +2,3 @@
 -- the document may have gone bad since, and then its dead letter is all that is left of what it said last.
 DELETE FROM reading_rejects
 WHERE EXISTS (SELECT FROM staged WHERE staged.mongo_id = reading_rejects.mongo_id)
-AND NOT EXISTS (SELECT FROM staged_rejects WHERE staged_rejects.mongo_id = reading_rejects.mongo_id)
