@@ -77,8 +77,13 @@ SELECT
     extract(hour FROM bucket AT TIME ZONE 'UTC')::int AS hour,
     sum(events)::bigint AS events,
     sum(value_sum) AS value_sum
-FROM reading_hourly
-WHERE bucket >= date_trunc('day', now(), 'UTC') - INTERVAL '91 days'
+FROM (
+    -- By bucket first: what a bucket's hour is, is asked 2,184 times and not once for each row.
+    SELECT bucket, sum(events) AS events, sum(value_sum) AS value_sum
+    FROM reading_hourly
+    WHERE bucket >= date_trunc('day', now(), 'UTC') - INTERVAL '91 days'
+    GROUP BY bucket
+) AS hours
 GROUP BY 1, 2;
 COMMENT ON VIEW reading_weekday_hours IS 'When reading is done: the last 13 weeks by weekday and hour.';
 COMMENT ON COLUMN reading_weekday_hours.weekday IS '1 for Monday to 7 for Sunday.';
