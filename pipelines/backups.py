@@ -31,17 +31,18 @@ def build_backups(settings: DefinitionSettings) -> dg.Definitions:
         asset_checks=backups.CHECKS,
         jobs=[nightly, weekly],
         schedules=[
-            _schedule("backup_nightly", BACKUP_JOB, settings.backup_cron),
-            _schedule("restore_drill_weekly", DRILL_JOB, settings.backup_drill_cron),
+            _schedule("backup_nightly", BACKUP_JOB, settings.backup_cron, nightly.description),
+            _schedule("restore_drill_weekly", DRILL_JOB, settings.backup_drill_cron, weekly.description),
         ],
         sensors=[backup_watch],
     )
 
 
-def _schedule(name: str, job: str, cron: str) -> dg.ScheduleDefinition:
+def _schedule(name: str, job: str, cron: str, description: str | None) -> dg.ScheduleDefinition:
     return dg.ScheduleDefinition(
         name=name,
         job_name=job,
+        description=description,
         cron_schedule=cron,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,

@@ -206,7 +206,10 @@ class _Load:
     ) -> LoadReport:
         expected = {day: count for day, count in staged.rows.items() if count}
         if found != expected:
-            raise HubError(f"rows were lost between MongoDB and the database: {expected} sent, {found} found by day")
+            raise HubError(
+                f"rows were lost between MongoDB and the database ({_differences(expected, found)}), and nothing is kept"
+                " of this load. Look for a trigger or rule on reading_analytics."
+            )
         heal = "rejects_heal" if path == "copy" else "rejects_heal_merged"
         if staged.reasons:
             rejects_changed = self._file("rejects_upsert").rowcount + self._file(heal, _NOT_STAGED).rowcount
@@ -265,6 +268,14 @@ class _Load:
 
 def _rollups() -> list[Rollup]:
     return [rollup for rollup in ROLLUPS if rollup.source == "reading_analytics"]
+
+
+def _differences(sent: dict[int, int], found: dict[int, int]) -> str:
+    return ", ".join(
+        f"{EPOCH.date() + dt.timedelta(days=day)}: {sent.get(day, 0)} sent, {found.get(day, 0)} found"
+        for day in sorted(sent.keys() | found.keys())
+        if sent.get(day) != found.get(day)
+    )
 
 
 def _day_number(day: dt.date) -> int:

@@ -61,13 +61,11 @@ def _one(connection: Connection, rollup: Rollup, level: Level) -> RollupStatus:
             rollup.name,
         )
         size = scalar("SELECT hypertable_size(%s::regclass)", hypertable)
-        last = scalar(f"SELECT max(bucket) FROM {hypertable}")
         policies = _policies(connection, rollup)
     else:
         size = scalar("SELECT pg_total_relation_size(%s::regclass)", rollup.name)
-        last = scalar(f"SELECT max(bucket) FROM {rollup.name}")
         policies = {}
-    watermark = last + dt.timedelta(seconds=rollup.seconds) if last else None
+    watermark = scalar("SELECT rollup_watermark(%s, %s)", rollup.name, dt.timedelta(seconds=rollup.seconds))
     lag = max(newest - watermark, dt.timedelta()) if newest and watermark else dt.timedelta()
     dirty = scalar("SELECT count(DISTINCT bucket) FROM rollup_dirty WHERE rollup = %s", rollup.name)
     refreshed = scalar("SELECT refreshed_at FROM rollup_state WHERE rollup = %s", rollup.name)

@@ -54,7 +54,9 @@ def test_a_row_that_the_database_swallows_fails_the_load_itself_and_leaves_nothi
         assert not result.success
         assert materialized(instance, "reading_hourly") == {}
     (failed,) = [event for event in result.all_events if event.is_step_failure]
-    assert "rows were lost" in str(failed.step_failure_data.error_display_string)
+    message = str(failed.step_failure_data.error_display_string)
+    assert "rows were lost" in message
+    assert f"({SECOND}: 3 sent, 2 found)" in message
     assert connection.execute("SELECT count(*) FROM reading_analytics").fetchone() == (0,)
 
 
