@@ -1,7 +1,7 @@
-"""Dagster's own storage, with connections that stay open.
+"""Dagster's own storage, with connections that stay open, and are asked for a sign of life before they are used.
 
 dagster-postgres opens two connections for each event that it stores: most of the time of a year's backfill, which
-plans 1,460 materializations. Only its web server keeps one.
+plans 1,460 materializations. Only its web server keeps some, and answers an error for each after a restart of the server.
 """
 
 from __future__ import annotations
@@ -10,22 +10,53 @@ from collections.abc import Mapping
 from typing import Any
 
 from dagster._serdes import ConfigurableClassData
-from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres import (
+    DagsterPostgresStorage,
+    PostgresEventLogStorage,
+    PostgresRunStorage,
+    PostgresScheduleStorage,
+)
 from dagster_postgres.utils import create_pg_engine, pg_url_from_config
+
+
+class _Pooled:
+    """Goes before one of dagster-postgres's storages."""
+
+    def __init__(self, postgres_url: str) -> None:
+        super().__init__(postgres_url, should_autocreate_tables=False)  # type: ignore[call-arg]
+        self.postgres_url = postgres_url
+        self._open(max_overflow=-1)
+
+    def _open(self, **options: Any) -> None:
+        self._engine = create_pg_engine(
+            self.postgres_url, isolation_level="AUTOCOMMIT", pool_size=1, pool_pre_ping=True, **options
+        )
+
+    def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
+        arguments = {"options": f"-c statement_timeout={statement_timeout}"}  # milliseconds
+        self._open(max_overflow=max_overflow, pool_recycle=pool_recycle, connect_args=arguments)
+
+
+class _Runs(_Pooled, PostgresRunStorage):
+    pass
+
+
+class _Events(_Pooled, PostgresEventLogStorage):
+    pass
+
+
+class _Schedules(_Pooled, PostgresScheduleStorage):
+    pass
 
 
 class PooledPostgresStorage(DagsterPostgresStorage):
     """`storage.custom` of dagster.yaml; configured as `storage.postgres` is."""
 
     def __init__(self, postgres_url: str, **arguments: Any) -> None:
-        super().__init__(postgres_url, **arguments)
-        # The same options as theirs, but for the pool. It asks a connection for a sign of life before it is used, so
-        # that a restart of the server costs no run more than it did.
-        for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
-            storage._engine.dispose()
-            storage._engine = create_pg_engine(
-                postgres_url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=-1, pool_pre_ping=True
-            )
+        super().__init__(postgres_url, **arguments)  # makes the tables
+        self._run_storage = _Runs(postgres_url)
+        self._event_log_storage = _Events(postgres_url)
+        self._schedule_storage = _Schedules(postgres_url)
 
     @classmethod
     def from_config_value(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 import psycopg
+import pytest
 
 from hub.settings import Settings
 from hub.timescale.connection import parameters
@@ -12,11 +13,14 @@ from tests.integration.dagster_stack import instance_of
 _OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 
 
+@pytest.mark.parametrize("web_server", [False, True])
 def test_events_share_connections_and_survive_their_loss(
-    settings: Settings, dagster_environment: dict[str, str]
+    settings: Settings, dagster_environment: dict[str, str], web_server: bool
 ) -> None:
     place = parameters(settings, database=dagster_environment["DAGSTER_DB_NAME"])
     with instance_of(dagster_environment) as instance, psycopg.connect(**place, autocommit=True) as admin:
+        if web_server:
+            instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3600, max_overflow=20)
 
         def sessions() -> set[int]:
             return {pid for (pid,) in admin.execute(f"SELECT pid {_OTHERS}")}
