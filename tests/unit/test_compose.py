@@ -323,3 +323,10 @@ def test_make_names_every_daily_command() -> None:
     }  # fmt: skip
     makefile = (ROOT / "Makefile").read_text()
     assert not re.search(r"down.*(-v\b|--volumes)|volume (rm|prune)", makefile)
+
+
+def test_backups_may_read_what_grafana_writes() -> None:
+    """Grafana makes folders of mode 0700; only their owner can read them, and no capability is left to others."""
+    (user,) = re.findall(r"^USER (\d+):", (ROOT / "compose" / "Dockerfile").read_text(), re.MULTILINE)
+    assert SERVICES["grafana"]["user"].split(":")[0] == user
+    assert any(volume.endswith("grafana_data:ro") for volume in SERVICES["dagster-code"]["volumes"])
