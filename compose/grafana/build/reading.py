@@ -129,13 +129,10 @@ def _habits() -> list[Json]:
                     SELECT
                         extract(isodow FROM bucket AT TIME ZONE 'UTC')::int AS weekday,
                         extract(hour FROM bucket AT TIME ZONE 'UTC')::int AS hour,
-                        events
-                    FROM (
-                        SELECT bucket, sum(events) AS events
-                        FROM reading_hourly
-                        WHERE $__timeFilter(bucket) AND source IN ($source) AND event_type IN ($event_type)
-                        GROUP BY bucket
-                    ) AS hours
+                        sum(events) AS events
+                    FROM reading_hourly
+                    WHERE $__timeFilter(bucket) AND source IN ($source) AND event_type IN ($event_type)
+                    GROUP BY bucket
                 ) AS cells
                 GROUP BY cells.weekday ORDER BY cells.weekday
                 """,
