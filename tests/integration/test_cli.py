@@ -20,7 +20,7 @@ from hub.embedded.process import free_port
 from hub.settings import Settings
 from hub.timescale.connection import Connection, connect
 from tests.conftest import dagster_variables
-from tests.integration.dagster_stack import everything_stored, instance_of, reading, until
+from tests.integration.dagster_stack import everything_stored, findable, instance_of, reading, until
 from tests.support.mongo_wire import Faults, WireServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,8 +111,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], sentence: str) -> Non
 
 
 def assert_no_secret(text: str, *secrets: str) -> None:
-    # One such as `postgres`, of the server that TEST_DATABASE_URL names, is in every text and cannot be looked for.
-    assert not [secret for secret in (SECRET, *secrets) if len(secret) > 10 and secret in text]
+    assert not [secret for secret in findable(SECRET, *secrets) if secret in text]
 
 
 # --- Secrets of runs that fail ------------------------------------------------------------------------------
