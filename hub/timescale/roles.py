@@ -83,7 +83,7 @@ def make_roles(settings: Settings) -> tuple[str, ...]:
     roles, admin, lines = declared(settings), settings.as_admin(), []
     databases = {settings.db_name: settings.owner}
     if settings.dagster_db_name != settings.db_name:
-        databases[settings.dagster_db_name] = _dagster(settings)
+        databases[settings.dagster_db_name] = settings.as_dagster().db_user
     with connect(admin, database=MAINTENANCE, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (UPGRADE_LOCK,))
         _refuse_unless_superuser(connection, admin)
@@ -190,17 +190,13 @@ def apart(settings: Settings) -> bool:
     return settings.owner != settings.as_admin().db_user
 
 
-def _dagster(settings: Settings) -> str:
-    return settings.dagster_db_user or settings.db_user
-
-
 def settle(connection: Connection, settings: Settings, *, of_dagster: bool) -> None:
     """Put owners and grants of the connected database right: the hub's, or Dagster's.
 
     For `hub db roles`, and for a database that was restored. `connection` is a superuser's, in autocommit mode.
     """
     connection.execute("SELECT pg_advisory_lock(%s)", (UPGRADE_LOCK,))
-    owner = _dagster(settings) if of_dagster else settings.owner
+    owner = settings.as_dagster().db_user if of_dagster else settings.owner
     with connection.transaction():
         if owner != settings.as_admin().db_user:
             _own_database(connection, owner)
