@@ -22,9 +22,10 @@ from dagster_postgres.utils import create_pg_engine, pg_url_from_config
 class _Pooled:
     """Goes before one of dagster-postgres's storages."""
 
+    postgres_url: str
+
     def __init__(self, postgres_url: str) -> None:
         super().__init__(postgres_url, should_autocreate_tables=False)  # type: ignore[call-arg]
-        self.postgres_url = postgres_url
         self._open(max_overflow=-1)
 
     def _open(self, **options: Any) -> None:
@@ -50,7 +51,7 @@ class _Schedules(_Pooled, PostgresScheduleStorage):
 
 
 class PooledPostgresStorage(DagsterPostgresStorage):
-    """`storage.custom` of dagster.yaml; configured as `storage.postgres` is."""
+    """`storage.custom` of dagster.yaml; configured as `storage.postgres` is, but for `auth_provider`."""
 
     def __init__(self, postgres_url: str, **arguments: Any) -> None:
         super().__init__(postgres_url, **arguments)  # makes the tables

@@ -91,7 +91,7 @@ def refresh(
         if not_before:
             buckets = {bucket for bucket in buckets if bucket >= not_before}
         windows = merge(rollup, buckets)
-        below = [(child.name, bucket) for child in children for bucket in {child.floor(bucket) for bucket in buckets}]
+        below = {(child.name, child.floor(bucket)) for child in children for bucket in buckets}
         books = {"rollup": rollup.name, "refreshed": bool(windows), "marks": [number for number, _ in marks],
                  "children": [name for name, _ in below], "buckets": [bucket for _, bucket in below]}  # fmt: skip
         if level.continuous_aggregates:

@@ -21,7 +21,7 @@ from hub.readings.convert import convert
 from hub.readings.load import load
 from hub.readings.model import Mapping
 from hub.readings.report import Mode
-from hub.settings import Settings
+from hub.settings import Settings, load_settings
 from hub.timescale.connection import connect
 from tests.bench.servers import FIRST, database, documents
 from tests.support.mongo_wire import WireServer
@@ -131,8 +131,6 @@ def _timed(work: Any) -> float:
 
 
 def _main(first: str, end: str) -> None:
-    from hub.settings import load_settings
-
     settings, seconds = load_settings(), []
     for _ in range(ROUNDS):
         _empty(settings)
