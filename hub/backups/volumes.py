@@ -229,27 +229,28 @@ def unpack(path: Path, target: Path) -> int:
     Owners are numbers, and are set only for root. Raises HubError when an entry would land outside.
     """
 
-    def guarded(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+    root = os.path.realpath(target)
+
+    def guard(member: tarfile.TarInfo) -> None:
         # Python's own "tar" filter would also take away set-id bits and others' write permission.
         for name in (member.name, member.linkname if member.islnk() else member.name):
-            inside = os.path.realpath(os.path.join(folder, name))
-            if os.path.isabs(name) or os.path.commonpath([inside, os.path.realpath(folder)]) != os.path.realpath(
-                folder
-            ):
+            inside = os.path.realpath(os.path.join(target, name))
+            if os.path.isabs(name) or os.path.commonpath([inside, root]) != root:
                 raise HubError(f"{path}: the entry {_printable(member.name)} would land outside of {target}")
-        return member
 
     entries = 0
     folders: list[tarfile.TarInfo] = []
     with opened(path) as tar:
+        # An attribute, because Python before 3.11.4, such as Debian 12's, knows no argument `filter`.
+        tar.extraction_filter = lambda member, _: member
         for member in tar:
             entries += 1
+            guard(member)
             if member.isdir():
-                guarded(member, str(target))
                 folders.append(member)
                 os.makedirs(target / member.name, exist_ok=True, mode=0o700)
             else:
-                tar.extract(member, target, numeric_owner=True, filter=guarded)
+                tar.extract(member, target, numeric_owner=True)
                 _set_time(member, target / member.name)
         for member in reversed(folders):
             place = str(target / member.name)
