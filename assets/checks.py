@@ -6,7 +6,7 @@ import dagster as dg
 
 from assets.engine import HubResource, days_of, table
 from assets.readings import READINGS, REJECTS
-from hub.readings import checks
+from hub.loading import checks
 from hub.rollups.model import Rollup
 from hub.timescale.connection import connect
 

@@ -8,8 +8,10 @@ import dagster as dg
 from pydantic import Field
 
 from assets.engine import OWNERS, HubResource, days_of, table
-from hub.readings.load import DEFAULT_DELETE_SHARE, load
-from hub.readings.report import LoadReport, Mode
+from hub.loading.load import DEFAULT_DELETE_SHARE, load
+from hub.loading.report import LoadReport
+from hub.streams.declared import reading
+from hub.streams.model import Mode
 
 COLLECTION = dg.AssetKey(["mongo", "readings"])
 READINGS = dg.AssetKey("reading_analytics")
@@ -89,8 +91,9 @@ def build_load(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
                 context.log.info(f"{documents:,} documents read")
 
         with hub.clear_failures():
+            settings = hub.settings()
             report = load(
-                hub.settings(), start, end,
+                settings, reading(settings), start, end,
                 mode=Mode(config.mode), max_delete_share=config.max_delete_share, thorough=config.thorough, progress=progress,
             )  # fmt: skip
         context.log.info(summary(report))

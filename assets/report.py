@@ -37,8 +37,8 @@ def build_report(start: dt.date) -> dg.AssetsDefinition:
     )
     def reading_report(context: dg.AssetExecutionContext, hub: HubResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
         # pandas and matplotlib take a second to import; whoever only lists the definitions need not wait for them.
-        from hub.readings.weekly_file import make
-        from hub.readings.weekly_model import Week
+        from hub.report.weekly_file import make
+        from hub.report.weekly_model import Week
 
         today = dt.datetime.now(dt.UTC).date()
         with hub.clear_failures():

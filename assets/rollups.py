@@ -10,6 +10,7 @@ from assets.engine import OWNERS, HubResource, days_of
 from hub.rollups.model import Rollup
 from hub.rollups.refresh import refresh, window_of
 from hub.rollups.status import status
+from hub.streams.declared import streams
 from hub.timescale.connection import connect
 
 
@@ -42,7 +43,9 @@ def build_rollup(rollup: Rollup, rollups: Sequence[Rollup], partitions: dg.Parti
         start, end = days_of(context)
         with hub.clear_failures():
             settings = hub.settings()
-            kept = settings.oldest_kept(dt.datetime.now(dt.UTC)) if rollup.table == "reading_analytics" else None
+            kept = next(
+                (s.oldest_kept(dt.datetime.now(dt.UTC)) for s in streams(settings) if s.table == rollup.table), None
+            )
             window = window_of(start, end) if config.rebuild else None
             with connect(settings, autocommit=True) as connection:
                 report = refresh(connection, rollup, children, rebuild=window, not_before=kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from hub.errors import HubError
 from hub.mongo import Documents
 from hub.rollups.declared import ROLLUPS
 from hub.settings import Settings
+from hub.streams.declared import streams
+from hub.streams.model import Stream
 from hub.timescale import connection as postgres
 from hub.timescale.audit import complaints
 from hub.timescale.connection import Connection, connect
@@ -39,7 +42,8 @@ class Finding:
 def examine(settings: Settings) -> Iterator[Finding]:
     """Yield the findings as they are made. Never raises for what it examines."""
     yield Finding("settings", True, "all set and well-formed")
-    yield from _guarded("MongoDB", lambda: _mongo(settings))
+    for stream in streams(settings):
+        yield from _guarded("MongoDB", functools.partial(_mongo, settings, stream))
     yield from _guarded("PostgreSQL", lambda: _postgres(settings))
     yield from _guarded("Dagster instance", lambda: _dagster(settings))
     yield _disk(settings.hub_data_dir)
@@ -54,25 +58,25 @@ def _guarded(name: str, findings: Callable[[], Iterator[Finding]]) -> Iterator[F
         yield Finding(name, False, sentence or remedy, remedy)
 
 
-def _mongo(settings: Settings) -> Iterator[Finding]:
-    with mongo.collection(settings, patience_seconds=3) as documents:
+def _mongo(settings: Settings, stream: Stream) -> Iterator[Finding]:
+    with mongo.collection(settings, stream, patience_seconds=3) as documents:
         documents.database.client.admin.command("ping")
-        yield Finding("MongoDB", True, f"{mongo.where(settings)} answers")
+        yield Finding("MongoDB", True, f"{mongo.where(settings, stream)} answers")
         names = documents.database.list_collection_names()
         if documents.name not in names:
             seen = f"it has {', '.join(sorted(names)[:8])}" if names else "it has none"
             yield Finding(
-                "collection", False, f"database {settings.mongo_db_name!r} has no collection {documents.name!r}: {seen}",
+                "collection", False, f"database {stream.database!r} has no collection {documents.name!r}: {seen}",
                 "set MONGO_DB_NAME and MONGO_COLLECTION to what your application writes, or `hub seed` for samples",
             )  # fmt: skip
             return
         documents.find_one({}, {"_id": 1})
         yield Finding("collection", True, f"about {documents.estimated_document_count():,} documents, readable")
-        yield _time_index(settings, documents)
+        yield _time_index(stream, documents)
 
 
-def _time_index(settings: Settings, documents: Documents) -> Finding:
-    field = settings.reading_time_field[0]
+def _time_index(stream: Stream, documents: Documents) -> Finding:
+    field = stream.time_fields[0]
     indexed = {next(iter(index["key"])) for index in documents.list_indexes()}
     if field in indexed:
         return Finding("time index", True, f"an index begins with {field}")

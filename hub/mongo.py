@@ -13,6 +13,7 @@ from pymongo.uri_parser import parse_uri
 
 from hub.errors import DeniedError, HubError, SettingsError, UnavailableError
 from hub.settings import Settings
+from hub.streams.model import Stream
 
 Documents = Collection[dict[str, Any]]
 
@@ -20,23 +21,23 @@ _AUTHENTICATION = {18, 8000}
 _UNAUTHORIZED = {13}
 
 
-def where(settings: Settings) -> str:
+def where(settings: Settings, stream: Stream) -> str:
     """The server and collection in words, without credentials."""
     try:
         nodes = parse_uri(settings.mongo_uri.get_secret_value(), validate=False)["nodelist"]
         hosts = ",".join(f"{host}:{port}" for host, port in nodes)
     except (mongo.PyMongoError, ValueError):
         hosts = "the server of MONGO_URI"
-    return f"MongoDB collection {settings.mongo_db_name}.{settings.mongo_collection} on {hosts}"
+    return f"MongoDB collection {stream.database}.{stream.collection} on {hosts}"
 
 
 @contextlib.contextmanager
-def collection(settings: Settings, *, patience_seconds: float = 10) -> Iterator[Documents]:
-    """Open the source collection; connections close at the end of the block.
+def collection(settings: Settings, stream: Stream, *, patience_seconds: float = 10) -> Iterator[Documents]:
+    """Open the collection of a stream; connections close at the end of the block.
 
     Raises UnavailableError, DeniedError or HubError in place of what pymongo raises inside the block.
     """
-    with translated(settings):
+    with translated(settings, stream):
         uri = settings.mongo_uri.get_secret_value()
         ours: dict[str, Any] = {
             "appname": "reading-hub",
@@ -51,7 +52,7 @@ def collection(settings: Settings, *, patience_seconds: float = 10) -> Iterator[
         except (mongo.PyMongoError, ValueError, OSError) as error:
             raise _unusable(error) from None
         with client:
-            yield client[settings.mongo_db_name][settings.mongo_collection]
+            yield client[stream.database][stream.collection]
 
 
 def _unusable(error: Exception) -> HubError:
@@ -66,17 +67,17 @@ def _unusable(error: Exception) -> HubError:
 
 
 @contextlib.contextmanager
-def translated(settings: Settings) -> Iterator[None]:
+def translated(settings: Settings, stream: Stream) -> Iterator[None]:
     """Turn pymongo's errors inside the block into errors of the hub, saying what to do."""
     try:
         yield
     except mongo.PyMongoError as error:
-        raise explain(error, settings) from error
+        raise explain(error, settings, stream) from error
 
 
-def explain(error: mongo.PyMongoError, settings: Settings) -> HubError:
+def explain(error: mongo.PyMongoError, settings: Settings, stream: Stream) -> HubError:
     """The hub's error for one of pymongo."""
-    place, text = where(settings), " ".join(str(error).split(", full error:")[0].split())
+    place, text = where(settings, stream), " ".join(str(error).split(", full error:")[0].split())
     if isinstance(error, mongo.OperationFailure):
         if error.code in _AUTHENTICATION:
             return DeniedError(f"{place} refused the user or the password. Correct MONGO_URI.")

@@ -73,6 +73,17 @@ class DefinitionSettings(LogSettings):
     reading_start_date: dt.date = Field(
         dt.date(2020, 1, 1), description="First UTC day that exists as a partition; earlier readings are dead letters."
     )
+    mongo_db_name: str = "reading"
+    mongo_collection: str = "events"
+    reading_time_field: Annotated[CommaList, Field(description="Fields that hold the time; first present wins.")] = (
+        "timestamp",
+        "extracted_at",
+    )
+    reading_value_path: str = "payload.value"
+    reading_compress_after_days: int = Field(30, ge=8, description="Age at which chunks go to the columnstore.")
+    reading_retention_days: int | None = Field(
+        None, ge=90, description="Age at which raw readings are dropped; off by default. The rollups stay."
+    )
     reading_cron: Cron = Field("0 10 * * *", description="When yesterday's readings are loaded (UTC).")
     report_cron: Cron = Field(
         "30 10 * * 1", description="When the report of the week before is written (UTC): after its last day is loaded."
@@ -86,23 +97,20 @@ class DefinitionSettings(LogSettings):
     )
     metrics_cron: Cron = Field("*/15 * * * *", description="When the rollups of host metrics are refreshed.")
 
+    @field_validator("reading_time_field")
+    @classmethod
+    def _top_level(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name == "_id" or name.startswith("$") or "." in name:
+                raise ValueError(f"{name!r} cannot be a time field: name top-level fields of the document")
+        return value
+
 
 class Settings(DefinitionSettings):
     """All settings. `load_settings()` builds it and turns what is wrong into one clear sentence."""
 
     mongo_uri: SecretStr = Field(description="Where the reading events come from: mongodb://… or mongodb+srv://…")
-    mongo_db_name: str = "reading"
-    mongo_collection: str = "events"
-    reading_time_field: Annotated[CommaList, Field(description="Fields that hold the time; first present wins.")] = (
-        "timestamp",
-        "extracted_at",
-    )
-    reading_value_path: str = "payload.value"
     reading_sensor_overlap_minutes: int = Field(15, ge=0)
-    reading_compress_after_days: int = Field(30, ge=8, description="Age at which chunks go to the columnstore.")
-    reading_retention_days: int | None = Field(
-        None, ge=90, description="Age at which raw readings are dropped; off by default. The rollups stay."
-    )
 
     db_host: str = Field(description="Host of the PostgreSQL/TimescaleDB server.")
     db_port: int = Field(5432, ge=1, le=65535)
@@ -169,14 +177,6 @@ class Settings(DefinitionSettings):
             raise ValueError("must be a plain name of letters, digits, '_', '-' or '$', 63 at most")
         return value
 
-    @field_validator("reading_time_field")
-    @classmethod
-    def _top_level(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name == "_id" or name.startswith("$") or "." in name:
-                raise ValueError(f"{name!r} cannot be a time field: name top-level fields of the document")
-        return value
-
     @property
     def owner(self) -> str:
         """The role that owns the tables and rollups."""
@@ -213,13 +213,6 @@ class Settings(DefinitionSettings):
                 "db_password": self.dagster_db_password or self.db_password,
             }
         )
-
-    def oldest_kept(self, now: dt.datetime) -> dt.datetime | None:
-        """Start of the first UTC day that retention leaves whole; None where nothing is ever dropped."""
-        if self.reading_retention_days is None:
-            return None
-        day = now.astimezone(dt.UTC).date() - dt.timedelta(days=self.reading_retention_days - 1)
-        return dt.datetime.combine(day, dt.time(), dt.UTC)
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables, complete, for child processes. Holds secrets."""

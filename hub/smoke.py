@@ -24,6 +24,7 @@ from hub.proxy import tokens
 from hub.rollups.declared import ROLLUPS
 from hub.rollups.refresh import mark_dirty, refresh_all
 from hub.settings import Settings
+from hub.streams.declared import reading
 from hub.timescale.connection import connect
 
 SOURCE = "hub-smoke"
@@ -98,15 +99,16 @@ def _token(settings: Settings) -> Iterator[str]:
 @contextlib.contextmanager
 def _reading(settings: Settings, now: dt.datetime) -> Iterator[ObjectId]:
     """A reading in MongoDB; afterwards it is in neither database any more."""
-    field = settings.reading_time_field[0]
+    stream = reading(settings)
+    field = stream.time_fields[0]
     identifier = ObjectId()
     document = {"_id": identifier, field: now, "source": SOURCE, "event_type": "smoke", "payload": {"value": 1.0}}
-    with mongo.collection(settings) as documents:
+    with mongo.collection(settings, stream) as documents:
         try:
             documents.insert_one(document)
         except PyMongoError as error:
             raise HubError(
-                f"{mongo.where(settings)} does not take a reading ({error}): the smoke test needs a MONGO_URI that may write."
+                f"{mongo.where(settings, stream)} does not take a reading ({error}): the smoke test needs a MONGO_URI that may write."
             ) from error
         try:
             yield identifier
@@ -115,7 +117,7 @@ def _reading(settings: Settings, now: dt.datetime) -> Iterator[ObjectId]:
             with connect(settings, autocommit=True) as connection:
                 hourly = ROLLUPS[0]
                 with connection.transaction():
-                    connection.execute("DELETE FROM reading_analytics WHERE mongo_id = %s", (str(identifier),))
+                    connection.execute(f"DELETE FROM {stream.table} WHERE mongo_id = %s", (str(identifier),))
                     mark_dirty(connection, hourly, {hourly.floor(now)})
                 refresh_all(connection, ROLLUPS)
 

@@ -6,8 +6,8 @@ import dagster as dg
 
 from assets.checks import STALE_AFTER, STALE_HOURS
 from assets.engine import HubResource
+from hub.loading.checks import newest_reading
 from hub.notify import tell
-from hub.readings.checks import newest_reading
 from hub.timescale.connection import connect
 
 _STALE_SECONDS = 900

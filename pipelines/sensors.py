@@ -7,10 +7,11 @@ import dagster as dg
 from bson.objectid import ObjectId
 
 from assets.engine import HubResource
+from hub.arrivals import look as arrivals
+from hub.arrivals.look import Cursor, RunState
+from hub.loading.model import Mapping
 from hub.mongo import collection
-from hub.readings import arrivals
-from hub.readings.arrivals import Cursor, RunState
-from hub.readings.model import Mapping
+from hub.streams.declared import reading
 from hub.timescale.connection import connect
 from pipelines.jobs import READINGS_JOB
 
@@ -41,12 +42,13 @@ def build_arrivals(seconds: int) -> dg.SensorDefinition:
         context: dg.SensorEvaluationContext, hub: HubResource
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
         settings = hub.settings()
+        stream = reading(settings)
         now = dt.datetime.now(dt.UTC)
-        mapping = Mapping.of(settings, now)
+        mapping = Mapping.of(stream, now)
         overlap = dt.timedelta(minutes=settings.reading_sensor_overlap_minutes)
 
         def look(after: ObjectId) -> arrivals.Arrivals:
-            with collection(settings) as documents, connect(settings) as connection:
+            with collection(settings, stream) as documents, connect(settings) as connection:
                 return arrivals.look(documents, connection, mapping, after, overlap)
 
         def state_of(run_key: str) -> RunState:

@@ -137,9 +137,10 @@ def seed(
 ) -> None:
     """Fill an empty source collection with sample readings. A collection that holds anything is left alone."""
     from hub.mongo import collection
-    from hub.readings.seed import seed as fill
+    from hub.seed import seed as fill
+    from hub.streams.declared import reading
 
-    with session() as current, collection(current.settings) as documents:
+    with session() as current, collection(current.settings, reading(current.settings)) as documents:
         done = fill(documents, count=count, days=days)
     if done.added:
         console.print(f"{done.added:,} sample documents written, {done.first} to {done.last}.")

@@ -13,9 +13,10 @@ from hub import mongo
 from hub.cli.launch import launch_range
 from hub.cli.session import Session, console
 from hub.errors import HubError
-from hub.readings.seed import DEFAULT_DAYS, seed
 from hub.rollups.declared import ROLLUPS
+from hub.seed import DEFAULT_DAYS, seed
 from hub.settings import Settings
+from hub.streams.declared import reading
 from hub.timescale import connection as postgres
 from hub.timescale.connection import Connection, connect
 from hub.timescale.schema import upgrade
@@ -34,7 +35,9 @@ def run_demo(current: Session) -> None:
     """Upgrade, seed, load, roll up, check, and print a summary. Raises typer.Exit when the run fails."""
     began = time.monotonic()
     settings = current.settings
-    console.print(f"Source    {mongo.where(settings)}{' (embedded)' if current.sample_source else ''}")
+    console.print(
+        f"Source    {mongo.where(settings, reading(settings))}{' (embedded)' if current.sample_source else ''}"
+    )
     console.print(f"Store     {postgres.where(settings)}{' (embedded)' if 'DB_HOST' in current.embedded else ''}")
     done = upgrade(settings)
     console.print(f"Schema    revision {done.after}, {done.level.title}")
@@ -75,7 +78,7 @@ def _days(current: Session) -> tuple[dt.date, dt.date]:
     if not current.sample_source:
         today = dt.datetime.now(dt.UTC).date()
         return today - dt.timedelta(days=DEFAULT_DAYS - 1), today
-    with mongo.collection(current.settings) as documents:
+    with mongo.collection(current.settings, reading(current.settings)) as documents:
         sown = seed(documents)
     added = (
         f"{sown.added:,} sample documents written" if sown.added else f"{sown.documents:,} documents, left as they are"

@@ -14,7 +14,7 @@ class EmbeddedMongo:
     """One nx-27017 server that keeps its documents in `folder`, listening on loopback only.
 
     It is not MongoDB: it stores documents as JSON (no Decimal128), has no authentication and answers
-    only part of the query language. `hub.readings.source` copes with that by scanning.
+    only part of the query language. `hub.loading.source` copes with that by scanning.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -17,10 +17,11 @@ from typing import Any
 import psycopg
 
 from hub.cli.launch import ASSETS
-from hub.readings.load import load
+from hub.loading.load import load
 from hub.rollups.declared import READING_DAILY, READING_HOURLY
 from hub.rollups.refresh import refresh_all
 from hub.settings import Settings
+from hub.streams.declared import reading as reading_of
 from hub.timescale.connection import connect, parameters
 from tests.bench.load import source_settings
 from tests.bench.servers import FIRST, database, documents
@@ -81,7 +82,7 @@ def _one_year(settings: Settings, home: Path, made: list[bytes]) -> dict[str, An
 def _bare(settings: Settings, days: int) -> None:
     with connect(settings, autocommit=True) as connection:
         connection.execute("TRUNCATE reading_analytics, reading_days, reading_windows, rollup_dirty")
-        load(settings, FIRST, FIRST + dt.timedelta(days=days))
+        load(settings, reading_of(settings), FIRST, FIRST + dt.timedelta(days=days))
         refresh_all(connection, (READING_HOURLY, READING_DAILY))
 
 

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from hub.readings.load import load
+from hub.loading.load import load
+from hub.streams.declared import reading as reading_of
 from hub.timescale.connection import connect
 from hub.timescale.level import detect
 from tests.bench.load import source_settings
@@ -35,7 +36,7 @@ def run() -> Iterator[dict[str, Any]]:
             with WireServer.in_process(documents(LATE, 1, day), replay="dates") as source:
                 here = settings.model_copy(update=source_settings(source.uri))
                 began = time.perf_counter()
-                report = load(here, day, day + dt.timedelta(days=1))
+                report = load(here, reading_of(here), day, day + dt.timedelta(days=1))
                 seconds = time.perf_counter() - began
             assert report.inserted == LATE
             yield {

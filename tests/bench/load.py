@@ -16,12 +16,13 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from hub.readings import rows
-from hub.readings.convert import convert
-from hub.readings.load import load
-from hub.readings.model import Mapping
-from hub.readings.report import Mode
+from hub.loading import rows
+from hub.loading.convert import convert
+from hub.loading.load import load
+from hub.loading.model import Mapping
 from hub.settings import Settings, load_settings
+from hub.streams.declared import reading as reading_of
+from hub.streams.model import Mode
 from hub.timescale.connection import connect
 from tests.bench.servers import FIRST, database, documents
 from tests.support.mongo_wire import WireServer
@@ -54,9 +55,9 @@ def _against_copy(settings: Settings, count: int, days: int) -> dict[str, Any]:
             _empty(settings)
             copies.append(count / _timed(lambda: _copy(settings, ready)))
             _empty(settings)
-            firsts.append(count / _timed(lambda: load(here, FIRST, end)))
-            agains.append(count / _timed(lambda: load(here, FIRST, end)))
-            thoroughs.append(count / _timed(lambda: load(here, FIRST, end, thorough=True)))
+            firsts.append(count / _timed(lambda: load(here, reading_of(here), FIRST, end)))
+            agains.append(count / _timed(lambda: load(here, reading_of(here), FIRST, end)))
+            thoroughs.append(count / _timed(lambda: load(here, reading_of(here), FIRST, end, thorough=True)))
     copy, first = statistics.median(copies), statistics.median(firsts)
     again, thorough = statistics.median(agains), statistics.median(thoroughs)
     return {
@@ -104,7 +105,7 @@ def source_settings(uri: str) -> dict[str, Any]:
 
 
 def _ready_rows(settings: Settings, made: list[bytes]) -> list[bytes]:
-    mapping = Mapping.of(settings, dt.datetime.now(dt.UTC))
+    mapping = Mapping.of(reading_of(settings), dt.datetime.now(dt.UTC))
     packed = [rows.pack(convert(document, mapping)) for document in made]  # type: ignore[arg-type]
     return [b"".join(packed[start : start + 2000]) for start in range(0, len(packed), 2000)]
 
@@ -135,7 +136,9 @@ def _main(first: str, end: str) -> None:
     for _ in range(ROUNDS):
         _empty(settings)
         began = time.perf_counter()
-        report = load(settings, dt.date.fromisoformat(first), dt.date.fromisoformat(end), mode=Mode.UPSERT)
+        report = load(
+            settings, reading_of(settings), dt.date.fromisoformat(first), dt.date.fromisoformat(end), mode=Mode.UPSERT
+        )
         seconds.append(time.perf_counter() - began)
         assert report.changed
     print(statistics.median(seconds[1:]), peak_megabytes())

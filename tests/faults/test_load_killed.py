@@ -23,11 +23,12 @@ pytestmark = pytest.mark.usefixtures("small_batches")
 ROOT = Path(__file__).resolve().parents[2]
 LOAD = f"""
 import datetime as dt
-from hub.readings import source
-from hub.readings.load import load
+from hub.loading import source
+from hub.loading.load import load
 from hub.settings import load_settings
+from hub.streams.declared import reading as reading_of
 source.BATCH_DOCUMENTS = {BATCH}
-load(load_settings(), dt.date(2026, 3, 5), dt.date(2026, 3, 7))
+load(load_settings(), reading_of(load_settings()), dt.date(2026, 3, 5), dt.date(2026, 3, 7))
 """
 DG_LAUNCH = [
     "dg",

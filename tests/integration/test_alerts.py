@@ -10,8 +10,9 @@ import pytest
 from bson.objectid import ObjectId
 
 from assets.engine import HubResource
-from hub.readings.load import load
+from hub.loading.load import load
 from hub.settings import Settings
+from hub.streams.declared import reading as reading_of
 from hub.timescale.connection import Connection
 from pipelines.alerts import readings_stale, run_failed, run_succeeded, topic_of
 from pipelines.definitions import build_defs
@@ -90,7 +91,7 @@ def test_stale_readings_are_told_until_a_new_one_is_loaded(
 
     def arrive(day: dt.datetime) -> None:
         wire.documents.append({"_id": ObjectId(), "timestamp": day, "source": "kobo"})
-        load(settings, day.date(), day.date() + dt.timedelta(days=1))
+        load(settings, reading_of(settings), day.date(), day.date() + dt.timedelta(days=1))
 
     readings_stale(dg.build_sensor_context(resources={"hub": hub}))
     assert receiver.messages == []

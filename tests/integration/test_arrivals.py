@@ -10,12 +10,13 @@ import pytest
 from bson import DatetimeMS
 from bson.objectid import ObjectId
 
+from hub.arrivals import look as arrivals
+from hub.arrivals.look import Arrivals, look
+from hub.loading.load import load
+from hub.loading.model import Mapping
 from hub.mongo import collection
-from hub.readings import arrivals
-from hub.readings.arrivals import Arrivals, look
-from hub.readings.load import load
-from hub.readings.model import Mapping
 from hub.settings import Settings
+from hub.streams.declared import reading as reading_of
 from hub.timescale.connection import Connection, connect
 from tests.support.mongo_wire import Faults, WireServer
 from tests.support.readings import DAY, NEXT, NOON, database, element, empty, extended, reading, text, without
@@ -34,10 +35,10 @@ def made(time: dt.datetime, number: int = 1) -> ObjectId:
 class Looker:
     def __init__(self, settings: Settings, wire: WireServer, connection: Connection) -> None:
         self.settings, self.wire, self.connection = settings, wire, connection
-        self.mapping = Mapping.of(settings, NOW)
+        self.mapping = Mapping.of(reading_of(settings), NOW)
 
     def __call__(self, after: ObjectId = ZERO, *, page: int = arrivals.PAGE, now: dt.datetime = NOW) -> Arrivals:
-        with collection(self.settings) as documents:
+        with collection(self.settings, reading_of(self.settings)) as documents:
             found = look(documents, self.connection, self.mapping, after, OVERLAP, page, now)
         assert self.wire.errors == []
         return found
@@ -46,7 +47,7 @@ class Looker:
         self.wire.documents += documents
 
     def load(self, first: dt.date = DAY, end: dt.date = NEXT) -> None:
-        load(self.settings, first, end)
+        load(self.settings, reading_of(self.settings), first, end)
 
 
 @pytest.fixture(scope="module")

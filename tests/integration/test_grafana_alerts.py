@@ -12,9 +12,10 @@ import dagster as dg
 import pytest
 
 from assets.engine import HubResource
+from hub.loading.load import load
 from hub.metrics.store import store
-from hub.readings.load import load
 from hub.settings import Settings
+from hub.streams.declared import reading as reading_of
 from hub.timescale.connection import Connection, connect
 from pipelines.definitions import build_defs
 from tests.conftest import dagster_variables
@@ -44,7 +45,7 @@ def read(wire: WireServer, settings: Settings, *documents: bytes, days_ago: int)
     """Load a day's documents."""
     day = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=days_ago)
     wire.documents = list(documents)
-    load(settings, day, day + dt.timedelta(days=1))
+    load(settings, reading_of(settings), day, day + dt.timedelta(days=1))
 
 
 def noon(days_ago: int) -> dt.datetime:

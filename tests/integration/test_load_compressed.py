@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from bson.objectid import ObjectId
 
-from hub.readings.load import load
+from hub.loading.load import load
 from hub.rollups.declared import READING_DAILY, READING_HOURLY
 from hub.rollups.refresh import refresh_all
 from hub.settings import Settings
+from hub.streams.declared import reading as reading_of
 from hub.timescale.connection import Connection
 from hub.timescale.level import detect
 from tests.support.mongo_wire import WireServer
@@ -33,7 +34,7 @@ def compressed(settings: Settings, wire: WireServer, connection: Connection) -> 
         pytest.skip("the columnstore is TimescaleDB's, level 1")
     documents = [document(number) for number in range(COUNT)]
     wire.documents += documents
-    load(settings, DAY, NEXT)
+    load(settings, reading_of(settings), DAY, NEXT)
     refresh_all(connection, (READING_HOURLY, READING_DAILY))
     connection.execute("SELECT compress_chunk(chunk) FROM show_chunks('reading_analytics') AS chunk")
     return documents
@@ -44,20 +45,20 @@ def test_late_and_changed_readings_reach_a_compressed_chunk_and_its_rollups(
 ) -> None:
     wire.documents[5] = compressed[5] | {"payload": {"value": 100.0}}
     wire.documents += [document(number) for number in range(50)]
-    report = load(settings, DAY, NEXT)
+    report = load(settings, reading_of(settings), DAY, NEXT)
     assert (report.inserted, report.updated, report.moved) == (50, 1, 0)
     refresh_all(connection, (READING_HOURLY, READING_DAILY))
     total = (COUNT + 50, COUNT + 50 + 99.0)
     assert connection.execute("SELECT count(*), sum(value) FROM reading_analytics").fetchone() == total
     assert connection.execute("SELECT sum(events), sum(value_sum) FROM reading_daily").fetchone() == total
-    assert load(settings, DAY, NEXT).changed == 0
+    assert load(settings, reading_of(settings), DAY, NEXT).changed == 0
 
 
 def test_a_document_that_moves_out_of_a_compressed_chunk_leaves_no_row_behind(
     compressed: list[dict[str, Any]], settings: Settings, wire: WireServer, connection: Connection
 ) -> None:
     wire.documents[5] = compressed[5] | {"timestamp": compressed[5]["timestamp"] + dt.timedelta(days=1)}
-    report = load(settings, NEXT, NEXT + dt.timedelta(days=1))
+    report = load(settings, reading_of(settings), NEXT, NEXT + dt.timedelta(days=1))
     assert (report.inserted, report.moved) == (0, 1)
     assert connection.execute("SELECT count(*) FROM reading_analytics").fetchone() == (COUNT,)
     refresh_all(connection, (READING_HOURLY, READING_DAILY))

@@ -12,9 +12,10 @@ from bson import Code, DatetimeMS, Decimal128, Int64, MaxKey, MinKey, Regex, Tim
 from bson.binary import Binary
 from bson.dbref import DBRef
 
-from hub.readings.load import load
-from hub.readings.report import LoadReport
+from hub.loading.load import load
+from hub.loading.report import LoadReport
 from hub.settings import Settings
+from hub.streams.declared import reading as reading_of
 from hub.timescale.connection import Connection, connect
 from tests.support.mongo_wire import WireServer
 from tests.support.readings import (
@@ -50,7 +51,7 @@ class Case:
     def load(self, *documents: bytes, scanned: int | None = None) -> LoadReport:
         """Load the day from these documents, of which the scan returns `scanned`, usually all of them once."""
         self.wire.documents[:] = documents
-        report = load(self.settings, DAY, NEXT)
+        report = load(self.settings, reading_of(self.settings), DAY, NEXT)
         assert report.documents == (len(documents) if scanned is None else scanned)
         assert balanced(report)
         assert self.wire.errors == []
@@ -188,7 +189,7 @@ def test_a_time_of_any_accepted_form_is_found_and_exact(case: Case, time: Any, a
 )
 def test_a_time_of_a_past_year_is_found_whatever_it_sorts_like(case: Case, time: str) -> None:
     case.wire.documents[:] = [reading(time=time)]
-    report = load(case.settings, dt.date(2025, 3, 6), dt.date(2025, 3, 7))
+    report = load(case.settings, reading_of(case.settings), dt.date(2025, 3, 6), dt.date(2025, 3, 7))
     assert (report.loaded, report.documents) == (1, 1)
 
 
@@ -222,7 +223,7 @@ def test_a_time_of_a_past_year_is_found_whatever_it_sorts_like(case: Case, time:
 def test_a_time_that_cannot_be_used_is_a_dead_letter(case: Case, time: Any, reason: str, day: dt.date | None) -> None:
     if time == "2026-02-30T12:00:00Z":  # no scan of a day in March comes across it
         case.wire.documents[:] = [reading(time=time)]
-        report = load(case.settings, dt.date(2026, 2, 28), dt.date(2026, 3, 1))
+        report = load(case.settings, reading_of(case.settings), dt.date(2026, 2, 28), dt.date(2026, 3, 1))
         assert (report.rejected, report.reasons) == (1, {reason: 1})
         return
     assert case.dead_letter(reading(time=time)) == (str(ID), reason, day)

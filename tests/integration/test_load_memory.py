@@ -17,11 +17,12 @@ from tests.support.readings import NOON, ids, reading
 ROOT = Path(__file__).resolve().parents[2]
 LOAD = """
 import datetime as dt
-from hub.readings.load import load
+from hub.loading.load import load
 from hub.settings import load_settings
+from hub.streams.declared import reading as reading_of
 day = dt.date(2026, 3, 5)
 for _ in range(2):  # into the empty day, and over it again
-    report = load(load_settings(), day, day + dt.timedelta(days=1), thorough=True)
+    report = load(load_settings(), reading_of(load_settings()), day, day + dt.timedelta(days=1), thorough=True)
 with open("/proc/self/status") as status:  # ru_maxrss would begin with that of the process that started this one
     peak = next(int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM"))
 print(report.loaded, report.path, peak)

@@ -14,11 +14,12 @@ from hub.backups import routine, swap
 from hub.backups.restore import Request, prepare
 from hub.backups.run import Wanted
 from hub.errors import SchemaError
-from hub.readings.load import load
-from hub.readings.report import Mode
+from hub.loading.load import load
 from hub.rollups.declared import READING_DAILY, READING_HOURLY, ROLLUPS
 from hub.rollups.refresh import mark_dirty, refresh, refresh_all
 from hub.settings import Settings, load_settings
+from hub.streams.declared import reading as reading_of
+from hub.streams.model import Mode
 from hub.timescale.audit import complaints
 from hub.timescale.connection import MAINTENANCE, Connection, connect
 from hub.timescale.grants import differences
@@ -89,13 +90,13 @@ def test_every_way_of_a_load_as_the_writer(made: Settings, wire: WireServer) -> 
     """Into an empty day, over one that changed, documents that moved, and mirroring."""
     first, end = dt.date.fromisoformat(FIRST), dt.date.fromisoformat(LAST) + dt.timedelta(days=1)
     wire.documents += [reading(FIRST, float(number)) for number in range(10)]
-    assert load(made, first, end).inserted == 10
+    assert load(made, reading_of(made), first, end).inserted == 10
     wire.documents[0]["payload"] = {"value": 99.0}
     wire.documents[1]["timestamp"] += dt.timedelta(days=2)
-    changed = load(made, first, end)
+    changed = load(made, reading_of(made), first, end)
     assert (changed.updated, changed.moved) == (1, 1)
     del wire.documents[2]
-    assert load(made, first, end, mode=Mode.MIRROR, max_delete_share=0.5).deleted == 1
+    assert load(made, reading_of(made), first, end, mode=Mode.MIRROR, max_delete_share=0.5).deleted == 1
     with connect(made, autocommit=True) as connection:
         refresh_all(connection, ROLLUPS)
     assert rolled_by_day(made) == {FIRST: 8, "2026-03-04": 1}

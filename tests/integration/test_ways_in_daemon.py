@@ -20,8 +20,9 @@ import psutil
 import pytest
 from bson.objectid import ObjectId
 
-from hub.readings.load import load
+from hub.loading.load import load
 from hub.settings import load_settings
+from hub.streams.declared import reading as reading_of
 from hub.timescale.connection import connect
 from hub.timescale.schema import upgrade
 from pipelines.sensors import _UNDERWAY
@@ -109,7 +110,7 @@ def requested(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     days = [LAUNCHED, LAUNCHED, *queued, *backfilled, *AROUND_MIDNIGHT]
     stack.wire.documents += [gone, *map(document, days)]
     day = dt.date.fromisoformat(LAUNCHED)
-    assert load(stack.settings, day, day + dt.timedelta(days=1)).loaded == 3
+    assert load(stack.settings, reading_of(stack.settings), day, day + dt.timedelta(days=1)).loaded == 3
     stack.wire.documents.remove(gone)
 
     start_schedule(stack)

@@ -10,12 +10,13 @@ import dagster as dg
 import pytest
 from bson.objectid import ObjectId
 
-from hub.readings.load import load
-from hub.readings.weekly import Week, analyse, read
-from hub.readings.weekly_file import make, write
+from hub.loading.load import load
+from hub.report.weekly import Week, analyse, read
+from hub.report.weekly_file import make, write
 from hub.rollups.declared import READING_DAILY, READING_HOURLY
 from hub.rollups.refresh import refresh
 from hub.settings import Settings
+from hub.streams.declared import reading as reading_of
 from hub.timescale.connection import Connection
 from pipelines.definitions import build_defs
 from tests.support.mongo_wire import WireServer
@@ -33,7 +34,7 @@ def two_weeks(settings: Settings, wire: WireServer, connection: Connection) -> S
         noon = dt.datetime.combine(day, dt.time(12), dt.UTC)
         document = {"_id": ObjectId(), "timestamp": noon, "source": "kobo", "payload": {"value": 2.5}}
         wire.documents += [document]
-    load(settings, MONDAY, SUNDAY + dt.timedelta(days=1))
+    load(settings, reading_of(settings), MONDAY, SUNDAY + dt.timedelta(days=1))
     refresh(connection, READING_HOURLY, [READING_DAILY])
     refresh(connection, READING_DAILY)
     return settings
@@ -101,7 +102,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     def full(number: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hub.readings.weekly_file.os.fsync", full)
+    monkeypatch.setattr("hub.report.weekly_file.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write(path, b"new")
     assert (path.read_bytes(), list(tmp_path.iterdir())) == (b"old", [path])

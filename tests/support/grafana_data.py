@@ -15,14 +15,15 @@ from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 
 from hub.backups import books
+from hub.loading.load import load
 from hub.metrics.model import Sample
 from hub.metrics.sample import Sampler
 from hub.metrics.store import store
-from hub.readings.load import load
-from hub.readings.seed import invalid, readings
 from hub.rollups.declared import EVERY_ROLLUP, READING_HOURLY
 from hub.rollups.refresh import mark_dirty, refresh_all
+from hub.seed import invalid, readings
 from hub.settings import Settings
+from hub.streams.declared import reading as reading_of
 from hub.timescale.connection import Connection, connect
 from pipelines.definitions import build_defs
 from tests.support.mongo_wire import WireServer
@@ -37,7 +38,7 @@ def loaded(settings: Settings, wire: WireServer) -> None:
     today = dt.datetime.now(dt.UTC).date()
     first = today - dt.timedelta(days=DAYS - 1)
     wire.documents = [encode(one) for one in itertools.chain(readings(first, DAYS, 3000), invalid(today))]
-    load(settings, first, today + dt.timedelta(days=1))
+    load(settings, reading_of(settings), first, today + dt.timedelta(days=1))
 
 
 def inserted(connection: Connection) -> None:

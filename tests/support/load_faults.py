@@ -11,10 +11,11 @@ import pytest
 from pydantic import SecretStr
 
 from hub.errors import HubError
-from hub.readings import source
-from hub.readings.load import load
-from hub.readings.report import LoadReport
+from hub.loading import source
+from hub.loading.load import load
+from hub.loading.report import LoadReport
 from hub.settings import Settings
+from hub.streams.declared import reading as reading_of
 from tests.support.mongo_wire import WireServer
 from tests.support.readings import DAY, NEXT, NOON, balanced, everything, reading, readings
 
@@ -37,7 +38,7 @@ def pointed_at(settings: Settings, wire: WireServer) -> Settings:
 def state_before(settings: Settings, wire: WireServer) -> None:
     """Load the window of the load under test with a few readings and a dead letter."""
     wire.documents[:] = [*readings(3), reading("changes"), reading("moves"), reading("bad", payload="\0")]
-    load(settings, DAY, OVERMORROW)
+    load(settings, reading_of(settings), DAY, OVERMORROW)
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def documents_after(size: int = 0) -> list[bytes]:
 
 def load_changes(settings: Settings) -> LoadReport:
     """The load under test."""
-    return load(settings, DAY, OVERMORROW)
+    return load(settings, reading_of(settings), DAY, OVERMORROW)
 
 
 def assert_fails_without_a_trace(

@@ -15,8 +15,8 @@ from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
 from bson.objectid import ObjectId
 
-from hub.readings.load import _LOAD_LOCK
-from hub.readings.report import LoadReport
+from hub.loading.load import _LOAD_LOCK
+from hub.loading.report import LoadReport
 from hub.settings import Settings, load_settings
 from hub.timescale.connection import Connection, connect
 from hub.timescale.schema import upgrade

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from hub.readings.weekly import History, analyse, robust_score
-from hub.readings.weekly_model import Week, WeeklyReport
-from hub.readings.weekly_plot import plot
-from hub.readings.weekly_text import change, explain, headline, in_words, name, render, times
+from hub.report.weekly import History, analyse, robust_score
+from hub.report.weekly_model import Week, WeeklyReport
+from hub.report.weekly_plot import plot
+from hub.report.weekly_text import change, explain, headline, in_words, name, render, times
 
 WEEK = Week(dt.date(2026, 11, 16))
 TUESDAY = dt.date(2026, 11, 17)

@@ -1,0 +1,1 @@
+"""New documents: found as they come, and asked for by the days that they touch."""

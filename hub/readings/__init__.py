@@ -1,1 +1,0 @@
-"""Reading events: from raw BSON to rows, with dead letters for what cannot become one."""

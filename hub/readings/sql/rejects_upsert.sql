@@ -1,7 +1,0 @@
-INSERT INTO reading_rejects (mongo_id, reason, detail, event_day, raw)
-SELECT DISTINCT ON (mongo_id) mongo_id, reason, detail, event_day, raw
-FROM staged_rejects ORDER BY mongo_id, ctid DESC
-ON CONFLICT (mongo_id) DO UPDATE
-SET reason = excluded.reason, detail = excluded.detail, event_day = excluded.event_day,
-    raw = excluded.raw, rejected_at = excluded.rejected_at
-WHERE (reading_rejects.reason, reading_rejects.raw) IS DISTINCT FROM (excluded.reason, excluded.raw)

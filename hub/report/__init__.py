@@ -1,0 +1,1 @@
+"""The weekly report: what a person wants to know of the rollups."""

@@ -1,0 +1,1 @@
+"""Streams: what a collection's documents mean, as values that are passed along."""

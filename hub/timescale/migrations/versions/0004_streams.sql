@@ -1,0 +1,56 @@
+-- What is known of each stream beside its days.
+CREATE TABLE stream_state (
+    stream          text        PRIMARY KEY,
+    undated         bigint      NOT NULL DEFAULT 0,
+    undated_read    bigint      NOT NULL DEFAULT 0,
+    undated_digest  bytea,
+    ledger_at       timestamptz,
+    recent_sweep_at timestamptz,
+    full_sweep_at   timestamptz,
+    dropped_before  timestamptz
+);
+COMMENT ON TABLE stream_state IS 'What is known of each stream beside its days.';
+COMMENT ON COLUMN stream_state.undated IS 'Documents that belong to no day, as MongoDB counts them.';
+COMMENT ON COLUMN stream_state.undated_read IS 'Such documents that the newest load read.';
+COMMENT ON COLUMN stream_state.undated_digest IS 'Digest of the undated documents that the newest load read; it does not depend on their order.';
+COMMENT ON COLUMN stream_state.ledger_at IS 'When MongoDB last counted its documents by day.';
+COMMENT ON COLUMN stream_state.recent_sweep_at IS 'When the documents of the last days were last compared by digest.';
+COMMENT ON COLUMN stream_state.full_sweep_at IS 'When all documents were last compared by digest.';
+COMMENT ON COLUMN stream_state.dropped_before IS 'Raw rows before this time may have been dropped by retention: no refresh may recompute their buckets.';
+
+-- What MongoDB holds of each day. A day is asked for while it holds more than was read, or other than was read.
+CREATE TABLE reading_ledger (
+    day        date        PRIMARY KEY,
+    documents  bigint      NOT NULL,
+    least      bigint      NOT NULL,
+    changed    boolean     NOT NULL DEFAULT false,
+    counted_at timestamptz NOT NULL DEFAULT now(),
+    asked_at   timestamptz
+);
+COMMENT ON TABLE reading_ledger IS 'Per UTC day, how many documents MongoDB holds, beside what was read (reading_days).';
+COMMENT ON COLUMN reading_ledger.documents IS 'Documents of the day, as MongoDB counted them last.';
+COMMENT ON COLUMN reading_ledger.least IS 'The least that was counted since the day was last loaded: what MongoDB forgot (TTL) must not hide what is new.';
+COMMENT ON COLUMN reading_ledger.changed IS 'Whether a sweep has found other documents than were read; the next load of the day takes it back.';
+COMMENT ON COLUMN reading_ledger.counted_at IS 'When the count last changed.';
+COMMENT ON COLUMN reading_ledger.asked_at IS 'When a run for the day was last asked for.';
+
+-- Every count of a ledger, for dashboards: what was missing, and for how long.
+CREATE TABLE ledger_runs (
+    stream       text        NOT NULL,
+    counted_at   timestamptz NOT NULL DEFAULT now(),
+    documents    bigint      NOT NULL,
+    undated      bigint      NOT NULL,
+    missing      bigint      NOT NULL,
+    missing_days bigint      NOT NULL,
+    changed_days bigint      NOT NULL,
+    seconds      double precision NOT NULL,
+    PRIMARY KEY (stream, counted_at)
+);
+COMMENT ON TABLE ledger_runs IS 'Every count of the ledgers: documents in MongoDB, and what of them was missing here.';
+
+ALTER TABLE reading_days
+    ADD COLUMN digest bytea,
+    ADD COLUMN whole boolean NOT NULL DEFAULT false;
+UPDATE reading_days SET whole = load_at >= (day + 1)::timestamp AT TIME ZONE 'UTC';
+COMMENT ON COLUMN reading_days.digest IS 'Digest of the documents that the newest load of the day read; it does not depend on their order.';
+COMMENT ON COLUMN reading_days.whole IS 'Whether the newest load was after the end of the day.';
