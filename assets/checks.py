@@ -6,13 +6,17 @@ import dagster as dg
 
 from assets.engine import HubResource, days_of, table
 from assets.readings import READINGS, REJECTS
+from hub.arrivals import ledger
+from hub.arrivals.ledger import Day, Ledger
 from hub.loading import checks
 from hub.rollups.model import Rollup
+from hub.streams.declared import reading
 from hub.timescale.connection import connect
 
 STALE_HOURS = 26
 STALE_AFTER = dt.timedelta(hours=STALE_HOURS)
 REJECTED_SHARE = 0.05
+_SHOWN = 100
 
 
 @dg.asset_check(
@@ -63,6 +67,71 @@ def few_rejects(context: dg.AssetCheckExecutionContext, hub: HubResource) -> dg.
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"read": read, "rejected": rejected, "share": rejected / read if read else 0.0},
     )
+
+
+@dg.asset_check(
+    asset=READINGS,
+    description=(
+        "Every document of the collection was read: MongoDB's count of each UTC day, for all of history, is not more"
+        " than was read, and no sweep has found other documents than were read. Days that are wanting are asked for."
+    ),
+)
+def complete(hub: HubResource) -> dg.AssetCheckResult:
+    with hub.clear_failures():
+        settings = hub.settings()
+        found = ledger.update(settings, reading(settings))
+    overdue = found.overdue()
+    rows: list[tuple[object, ...]] = [
+        (day.day, day.documents, day.read, day.missing, "yes" if day.changed else "", _words(day, found.at))
+        for day in found.wrong
+    ]
+    undated = found.missing_undated or found.undated_changed
+    return dg.AssetCheckResult(
+        passed=not overdue and not undated,
+        description=_complete(found, overdue),
+        metadata={
+            "documents": found.documents,
+            "missing": found.missing,
+            "missing_days": sum(day.missing > 0 for day in found.days),
+            "changed_days": sum(day.changed for day in found.days),
+            "undated": found.undated,
+            "undated_read": found.undated_read,
+            "dead_letters": found.dead_letters,
+            "forgotten": sum(day.forgotten for day in found.days),
+            "expired": found.expired,
+            "recent_sweep": _when(found.recent_sweep_at),
+            "full_sweep": _when(found.full_sweep_at),
+            "seconds": round(found.seconds, 3),
+            "days": table(("day", "in MongoDB", "read", "missing", "changed", "asked for"), rows[:_SHOWN]),
+        },
+    )
+
+
+def _complete(found: Ledger, overdue: tuple[Day, ...]) -> str:
+    if found.complete:
+        return f"All {found.documents:,} documents were read."
+    missing = sum(day.missing for day in overdue) + found.missing_undated
+    changed = sum(day.changed for day in overdue)
+    parts = []
+    if missing:
+        days = [str(day.day) for day in overdue if day.missing]
+        of = [f"{len(days):,} days ({', '.join(days[:5])}{' …' if len(days) > 5 else ''})"] if days else []
+        parts.append(
+            f"{missing:,} documents of {' and of '.join([*of, *['no day'] * bool(found.missing_undated)])} are missing"
+        )
+    if changed or found.undated_changed:
+        parts.append(f"documents of {changed:,} days have changed since they were read")
+    if not parts:
+        return f"{found.missing:,} documents have just come, and are on their way."
+    return f"{'; '.join(parts)}. The sensor readings_arrived asks for them; if it is on, look at its runs."
+
+
+def _words(day: Day, now: dt.datetime) -> str:
+    return f"{(now - day.asked_at).total_seconds() / 60:,.0f} minutes ago" if day.asked_at else "not yet"
+
+
+def _when(time: dt.datetime | None) -> dg.MetadataValue:
+    return dg.MetadataValue.timestamp(time) if time else dg.MetadataValue.text("never")
 
 
 def build_totals_check(rollup: Rollup) -> dg.AssetChecksDefinition:

@@ -89,7 +89,11 @@ class DefinitionSettings(LogSettings):
         "30 10 * * 1", description="When the report of the week before is written (UTC): after its last day is loaded."
     )
     retry_seconds: int = Field(20, ge=0, description="Pause before a step is tried again after a server was away.")
-    reading_sensor_seconds: int = Field(60, ge=5, description="How often the sensor looks for new readings.")
+    reading_sensor_seconds: int = Field(
+        60,
+        ge=5,
+        description="Runs for what arrived are asked for once in this time; looks without a change stream, too.",
+    )
     backup_cron: Cron = Field("30 2 * * *", description="When a backup is taken, verified and copied off-site (UTC).")
     backup_drill_cron: Cron = Field("0 4 * * 0", description="When the newest backup is restored as a drill (UTC).")
     metrics_start_date: dt.date = Field(

@@ -11,7 +11,7 @@ from hub.rollups.declared import ROLLUPS
 from hub.settings import load_definition_settings, load_log_settings
 from pipelines.alerts import build_alerts
 from pipelines.backups import build_backups
-from pipelines.jobs import build_readings_job
+from pipelines.jobs import build_ledger_job, build_readings_job
 from pipelines.metrics import build_metrics
 from pipelines.process import prepare
 from pipelines.report import build_report
@@ -26,18 +26,20 @@ def build_defs(overrides: Mapping[str, object] | None = None) -> dg.Definitions:
     days = daily(settings.reading_start_date)
     load = readings.build_load(days)
     refreshes = [rollups.build_rollup(rollup, ROLLUPS, days) for rollup in ROLLUPS]
-    job = build_readings_job(load, refreshes)
+    job = build_readings_job(load, refreshes, checks.complete)
+    ledger = build_ledger_job(checks.complete)
     definitions = dg.Definitions(
         assets=[readings.collection, load, *refreshes],
         asset_checks=[
             checks.nothing_lost,
             checks.fresh,
             checks.few_rejects,
+            checks.complete,
             *(checks.build_totals_check(rollup) for rollup in ROLLUPS),
         ],
-        jobs=[job],
+        jobs=[job, ledger],
         schedules=[build_daily(settings.reading_cron)],
-        sensors=[build_arrivals(settings.reading_sensor_seconds)],
+        sensors=[build_arrivals([job, ledger])],
         resources={**resources(settings), **(overrides or {})},
         executor=dg.in_process_executor,
     )

@@ -131,6 +131,24 @@ def doctor(
 
 
 @app.command()
+def ledger(
+    stream: Annotated[str | None, typer.Option(help="One stream; all of them by default.")] = None,
+    first: Annotated[str | None, typer.Option("--from", help="First UTC day, such as 2026-01-31.")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="Last UTC day.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Let MongoDB count its documents by day, and compare with what was read. Exits 1 while anything is missing."""
+    from hub.cli.launch import parse_day
+
+    days = [parse_day(name, text) if text else None for name, text in (("--from", first), ("--to", last))]
+    with session() as current:
+        from hub.cli.ledger import show_ledger
+
+        complete = show_ledger(current.settings, stream, days[0], days[1], as_json)
+    raise typer.Exit(0 if complete else 1)
+
+
+@app.command()
 def seed(
     count: Annotated[int, typer.Option(min=1, help="How many readings.")] = 20_000,
     days: Annotated[int, typer.Option(min=1, help="Over how many days, up to yesterday.")] = 60,

@@ -22,15 +22,18 @@ _OWN_LINE = re.compile(r" - (?P<step>\w+) - (?P<text>[\d,]+ (?:documents|reading
 
 def parse_days(first: str, last: str) -> tuple[dt.date, dt.date]:
     """Two ISO days in order. Raises SettingsError."""
-    days = []
-    for name, text in (("FROM", first), ("TO", last)):
-        try:
-            days.append(dt.date.fromisoformat(text))
-        except ValueError:
-            raise SettingsError(f"{name} must be a day such as 2026-01-31, not {text!r}") from None
+    days = [parse_day(name, text) for name, text in (("FROM", first), ("TO", last))]
     if days[0] > days[1]:
         raise SettingsError(f"FROM {first} is later than TO {last}: swap them")
     return days[0], days[1]
+
+
+def parse_day(name: str, text: str) -> dt.date:
+    """An ISO day. Raises SettingsError, which calls it `name`."""
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(f"{name} must be a day such as 2026-01-31, not {text!r}") from None
 
 
 def launch_range(settings: Settings, first: dt.date, last: dt.date, *, quiet: bool = False) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import difflib
 
+from hub.errors import SettingsError
 from hub.settings import DefinitionSettings
 from hub.streams.model import Column, Stream
 
@@ -11,6 +13,18 @@ from hub.streams.model import Column, Stream
 def streams(settings: DefinitionSettings) -> tuple[Stream, ...]:
     """Every declared stream."""
     return (reading(settings),)
+
+
+def named(settings: DefinitionSettings, name: str | None) -> tuple[Stream, ...]:
+    """The stream of this name, or all without one. Raises SettingsError for a name that is none."""
+    every = streams(settings)
+    found = tuple(stream for stream in every if name in (None, stream.name))
+    if not found:
+        names = [stream.name for stream in every]
+        near = difflib.get_close_matches(name or "", names, 1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"There is {', '.join(names)}."
+        raise SettingsError(f"there is no stream {name!r}. {hint}")
+    return found
 
 
 def reading(settings: DefinitionSettings) -> Stream:

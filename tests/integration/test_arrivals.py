@@ -11,7 +11,7 @@ from bson import DatetimeMS
 from bson.objectid import ObjectId
 
 from hub.arrivals import look as arrivals
-from hub.arrivals.look import Arrivals, look
+from hub.arrivals.look import NewIds, look
 from hub.loading.load import load
 from hub.loading.model import Mapping
 from hub.mongo import collection
@@ -37,9 +37,9 @@ class Looker:
         self.settings, self.wire, self.connection = settings, wire, connection
         self.mapping = Mapping.of(reading_of(settings), NOW)
 
-    def __call__(self, after: ObjectId = ZERO, *, page: int = arrivals.PAGE, now: dt.datetime = NOW) -> Arrivals:
+    def __call__(self, after: ObjectId = ZERO, *, page: int = arrivals.PAGE, now: dt.datetime = NOW) -> NewIds:
         with collection(self.settings, reading_of(self.settings)) as documents:
-            found = look(documents, self.connection, self.mapping, after, OVERLAP, page, now)
+            found = look(documents, self.connection, reading_of(self.settings), self.mapping, after, OVERLAP, page, now)
         assert self.wire.errors == []
         return found
 
@@ -70,8 +70,8 @@ def looker(shared: Looker) -> Looker:
 
 
 def test_an_empty_collection_moves_nothing(looker: Looker) -> None:
-    assert looker() == Arrivals(ZERO, frozenset(), 0)
-    assert looker(made(NOON)) == Arrivals(made(NOON), frozenset(), 0)
+    assert looker() == NewIds(ZERO, frozenset(), 0)
+    assert looker(made(NOON)) == NewIds(made(NOON), frozenset(), 0)
 
 
 def test_new_documents_touch_the_days_of_their_times_and_not_of_their_ids(looker: Looker) -> None:
@@ -89,7 +89,7 @@ def test_new_documents_touch_the_days_of_their_times_and_not_of_their_ids(looker
 def test_loaded_documents_are_no_news(looker: Looker) -> None:
     looker.put(reading(made(NOON)), reading(made(NOON + MINUTE)))
     looker.load()
-    assert looker() == Arrivals(made(NOON + MINUTE), frozenset(), 0)
+    assert looker() == NewIds(made(NOON + MINUTE), frozenset(), 0)
     looker.put(reading(made(NOON + 2 * MINUTE)))
     assert (looker().days, looker().documents) == ({DAY}, 1)
 
@@ -169,7 +169,7 @@ def test_many_documents_are_looked_up_in_parts(looker: Looker, monkeypatch: pyte
 @pytest.mark.parametrize("identifier", ["text", 5, None, 1.5, {"a": 1}, True, b"12345"])
 def test_ids_that_are_no_object_ids_are_left_to_the_daily_load(looker: Looker, identifier: Any) -> None:
     looker.put(reading(identifier))
-    assert looker() == Arrivals(ZERO, frozenset(), 0)
+    assert looker() == NewIds(ZERO, frozenset(), 0)
 
 
 def test_a_server_that_returns_other_ids_too_is_understood(looker: Looker, monkeypatch: pytest.MonkeyPatch) -> None:

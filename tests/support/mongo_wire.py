@@ -336,6 +336,10 @@ _FIXED_REPLIES: dict[str, dict[str, Any]] = {
 _FIXED_REPLIES["ismaster"] = _FIXED_REPLIES["hello"]
 
 
+def _resume_token(position: int) -> dict[str, str]:
+    return {"_data": f"{position:016x}"}
+
+
 def _is_date_range(query: Any) -> bool:
     """Whether the filter is a range of dates on one field."""
     conditions = list((query or {}).values())
@@ -355,6 +359,8 @@ class WireServer:
     With `replay` a find without a limit ignores its arguments and gets pre-joined batches of `replay_batch`
     documents, and writes are refused. With `replay="dates"` that holds for a range of dates only, and any
     other find gets nothing, as on a server whose times are all dates.
+    With `change_streams` it imitates a replica set: writes that come by the wire are events, and streams resume after
+    a token until `forget_changes`. `drop` drops the collection, which ends its streams.
     Authentication is refused, as by a server without users, except by the mechanism PLAIN (any password).
     """
 
@@ -371,7 +377,13 @@ class WireServer:
         on_batch: Callable[[int], None] | None = None,
         replay: bool | str = False,
         replay_batch: int = 5000,
+        change_streams: bool = False,
     ) -> None:
+        self.change_streams = change_streams
+        self.events: list[dict[str, Any]] = []  # of the change stream, the first of them forgotten
+        self._forgotten = 0
+        self._watching: dict[int, int] = {}  # cursors of change streams, by the number of events that they have seen
+        self._changed = threading.Condition()
         self.documents: list[Document] = [_raw(document) for document in documents]
         self.database, self.collection = database, collection
         self.indexes = [{"v": 2, "key": {"_id": 1}, "name": "_id_"}, *map(dict, indexes)]
@@ -474,6 +486,8 @@ class WireServer:
                 raise CommandError(13, "Unauthorized", f"not authorized on {command.get('$db')}: {name}")
             handler = self.handlers.get(name) or getattr(self, "_do_" + name.lower(), None)
             reply = handler(command) if handler else _FIXED_REPLIES.get(name.lower())
+            if self.change_streams and name.lower() in ("hello", "ismaster"):
+                reply = {**_FIXED_REPLIES["hello"], "setName": "wire"}
             if reply is None:
                 raise CommandError(59, "CommandNotFound", f"no such command: '{name}'")
             return reply if isinstance(reply, bytes) else {**reply, "ok": 1.0}
@@ -578,6 +592,8 @@ class WireServer:
 
     def _do_getmore(self, command: Mapping[str, Any]) -> bytes:
         cursor_id = command["getMore"]
+        if cursor_id in self._watching:
+            return self._more_changes(cursor_id, command)
         self._before_batch(more=True)
         if 0 < cursor_id - _REPLAY < len(self._replay):
             return self._replay[int(cursor_id) - _REPLAY]
@@ -586,7 +602,72 @@ class WireServer:
         raws, start = self._cursors[cursor_id]
         return self._batch("nextBatch", raws, start, command.get("batchSize") or 1 << 31, cursor_id)
 
+    # --------------------------------------------------------------- change streams
+
+    def _happened(self, kind: str, raw: bytes | None) -> None:
+        event: dict[str, Any] = {"operationType": kind, "ns": {"db": self.database, "coll": self.collection}}
+        if raw is not None:
+            identifier = bson.decode(_document(_raw_field(raw, "_id")), codec_options=_DECODE)
+            event |= {"documentKey": identifier, "fullDocument": identifier}
+        with self._changed:
+            self.events.append({"_id": _resume_token(self._forgotten + len(self.events) + 1), **event})
+            self._changed.notify_all()
+
+    def forget_changes(self) -> None:
+        """What an oplog does in time: tokens of all that has happened so far are of no use any more."""
+        with self._changed:
+            self._forgotten += len(self.events)
+            self.events.clear()
+            self._watching.clear()
+
+    def drop(self) -> None:
+        """Drop the collection."""
+        with self._lock:
+            self.documents.clear()
+        self._happened("drop", None)
+        self._happened("invalidate", None)
+
+    def _watch(self, command: Mapping[str, Any], options: Mapping[str, Any]) -> bytes:
+        if not self.change_streams:
+            raise CommandError(40573, "Location40573", "The $changeStream stage is only supported on replica sets")
+        seen = self._forgotten + len(self.events)
+        if token := options.get("resumeAfter"):
+            seen = int(token["_data"].rstrip("+"), 16)
+            if seen < self._forgotten:
+                raise CommandError(286, "ChangeStreamHistoryLost", "the resume point may no longer be in the oplog.")
+            if any(event["operationType"] == "invalidate" and event["_id"] == token for event in self.events):
+                raise CommandError(260, "InvalidResumeToken", "the resume token is from an invalidate event")
+        cursor_id = next(self._cursor_ids)
+        self._watching[cursor_id] = seen
+        return self._changes_body("firstBatch", cursor_id, command.get("cursor", {}).get("batchSize") or 101)
+
+    def _more_changes(self, cursor_id: int, command: Mapping[str, Any]) -> bytes:
+        def ready() -> bool:
+            return self._closing.is_set() or self._forgotten + len(self.events) > self._watching.get(cursor_id, -1)
+
+        with self._changed:
+            self._changed.wait_for(ready, min(command.get("maxTimeMS", 1000), 1000) / 1000)
+        if cursor_id not in self._watching:
+            raise CommandError(286, "ChangeStreamHistoryLost", "the resume point may no longer be in the oplog.")
+        return self._changes_body("nextBatch", cursor_id, command.get("batchSize") or 101)
+
+    def _changes_body(self, key: str, cursor_id: int, count: int) -> bytes:
+        with self._changed:
+            seen = self._watching[cursor_id]
+            events = self.events[seen - self._forgotten :][:count]
+            self._watching[cursor_id] = seen + len(events)
+            ended = any(event["operationType"] == "invalidate" for event in events)
+            if ended:
+                del self._watching[cursor_id]
+        cursor = {
+            "id": Int64(0 if ended else cursor_id), "ns": f"{self.database}.{self.collection}", key: events,
+            "postBatchResumeToken": {"_data": _resume_token(seen + len(events))["_data"] + "+"},  # no event's own
+        }  # fmt: skip
+        return bson.encode({"cursor": cursor, "ok": 1.0}, codec_options=_ENCODE)
+
     def _do_killcursors(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
+        for number in command["cursors"]:
+            self._watching.pop(number, None)
         killed = [number for number in command["cursors"] if self._cursors.pop(number, None)]
         return {"cursorsKilled": killed, "cursorsNotFound": [], "cursorsAlive": [], "cursorsUnknown": []}
 
@@ -594,6 +675,8 @@ class WireServer:
         return {"n": len(self._matching(command.get("query"))) if self._here(command) else 0}
 
     def _do_aggregate(self, command: Mapping[str, Any]) -> bytes:
+        if command["pipeline"] and "$changeStream" in command["pipeline"][0]:
+            return self._watch(command, command["pipeline"][0]["$changeStream"])
         raws = self._matching(None) if self._here(command) else []
         for stage in command["pipeline"]:
             ((op, value),) = stage.items()
@@ -653,6 +736,7 @@ class WireServer:
                     return {"n": index, "writeErrors": [error]}  # as if always ordered
                 present.add(identifier)
                 self.documents.append(raw)
+                self._happened("insert", raw)
         return {"n": len(command["documents"])}
 
     def _do_update(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -663,11 +747,13 @@ class WireServer:
                 for place in places:
                     old = _raw(self.documents[place])
                     self.documents[place] = new = _updated(old, change["u"])
+                    self._happened("update" if any(key[0] == "$" for key in change["u"]) else "replace", new)
                     matched, modified = matched + 1, modified + (old != new)
                 if not places and change.get("upsert"):
                     start = {k: v for k, v in change["q"].items() if k[0] != "$" and not isinstance(v, dict)}
                     start = {"_id": change["u"].get("_id", start.get("_id", ObjectId()))} | start
                     self.documents.append(_updated(_raw(start), change["u"]))
+                    self._happened("insert", _raw(self.documents[-1]))
                     upserted.append({"index": index, "_id": start["_id"]})
         reply = {"n": matched + len(upserted), "nModified": modified}
         return reply | ({"upserted": upserted} if upserted else {})
@@ -677,6 +763,7 @@ class WireServer:
         with self._lock:
             for change in self._changes(command, "deletes"):
                 for place in reversed(self._places(change, not change["limit"])):
+                    self._happened("delete", _raw(self.documents[place]))
                     del self.documents[place]
                     deleted += 1
         return {"n": deleted}

@@ -1,18 +1,22 @@
 -- What is known of each stream beside its days.
 CREATE TABLE stream_state (
-    stream          text        PRIMARY KEY,
-    undated         bigint      NOT NULL DEFAULT 0,
-    undated_read    bigint      NOT NULL DEFAULT 0,
-    undated_digest  bytea,
-    ledger_at       timestamptz,
-    recent_sweep_at timestamptz,
-    full_sweep_at   timestamptz,
-    dropped_before  timestamptz
+    stream           text        PRIMARY KEY,
+    undated          bigint      NOT NULL DEFAULT 0,
+    undated_read     bigint      NOT NULL DEFAULT 0,
+    undated_digest   bytea      ,
+    undated_changed  boolean     NOT NULL DEFAULT false,
+    undated_asked_at timestamptz,
+    ledger_at        timestamptz,
+    recent_sweep_at  timestamptz,
+    full_sweep_at    timestamptz,
+    dropped_before   timestamptz
 );
 COMMENT ON TABLE stream_state IS 'What is known of each stream beside its days.';
 COMMENT ON COLUMN stream_state.undated IS 'Documents that belong to no day, as MongoDB counts them.';
 COMMENT ON COLUMN stream_state.undated_read IS 'Such documents that the newest load read.';
 COMMENT ON COLUMN stream_state.undated_digest IS 'Digest of the undated documents that the newest load read; it does not depend on their order.';
+COMMENT ON COLUMN stream_state.undated_changed IS 'Whether a sweep has found other undated documents than were read; the next load takes it back.';
+COMMENT ON COLUMN stream_state.undated_asked_at IS 'When a run for the undated documents was last asked for.';
 COMMENT ON COLUMN stream_state.ledger_at IS 'When MongoDB last counted its documents by day.';
 COMMENT ON COLUMN stream_state.recent_sweep_at IS 'When the documents of the last days were last compared by digest.';
 COMMENT ON COLUMN stream_state.full_sweep_at IS 'When all documents were last compared by digest.';
@@ -24,6 +28,7 @@ CREATE TABLE reading_ledger (
     documents  bigint      NOT NULL,
     least      bigint      NOT NULL,
     changed    boolean     NOT NULL DEFAULT false,
+    since      timestamptz,
     counted_at timestamptz NOT NULL DEFAULT now(),
     asked_at   timestamptz
 );
@@ -31,6 +36,7 @@ COMMENT ON TABLE reading_ledger IS 'Per UTC day, how many documents MongoDB hold
 COMMENT ON COLUMN reading_ledger.documents IS 'Documents of the day, as MongoDB counted them last.';
 COMMENT ON COLUMN reading_ledger.least IS 'The least that was counted since the day was last loaded: what MongoDB forgot (TTL) must not hide what is new.';
 COMMENT ON COLUMN reading_ledger.changed IS 'Whether a sweep has found other documents than were read; the next load of the day takes it back.';
+COMMENT ON COLUMN reading_ledger.since IS 'Since when documents have been missing.';
 COMMENT ON COLUMN reading_ledger.counted_at IS 'When the count last changed.';
 COMMENT ON COLUMN reading_ledger.asked_at IS 'When a run for the day was last asked for.';
 
