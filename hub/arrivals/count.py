@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import itertools
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
+import bson
 from pymongo.errors import OperationFailure
 
-from hub.arrivals.look import RAW, decoded
-from hub.loading.convert import Unusable, event_time
+from hub.arrivals.look import decoded
+from hub.loading.batch import offsets_of
+from hub.loading.convert import OPTIONS, Unusable, event_time
 from hub.loading.model import DAY_US, EPOCH, Mapping
+from hub.loading.raw_batches import RawBatches
 from hub.mongo import Documents
 
 _BATCH = 5_000
@@ -93,7 +98,7 @@ def _probed(documents: Documents) -> bool:
     """Whether the server evaluates the expression as it should. True for a collection that is empty."""
     asked = {name: group_key({"$literal": value}) for name, (value, _) in _PROBE.items()}
     answers = list(documents.aggregate([{"$limit": 1}, {"$project": {"_id": 0, **asked}}]))
-    return all(answer == {name: expected for name, (_, expected) in _PROBE.items()} for answer in answers)
+    return all(answer.get(name) == expected for answer in answers for name, (_, expected) in _PROBE.items())
 
 
 def _aggregated(documents: Documents, mapping: Mapping) -> Counted:
@@ -124,18 +129,24 @@ def _aggregated(documents: Documents, mapping: Mapping) -> Counted:
 
 def _scanned(documents: Documents, mapping: Mapping) -> Counted:
     """Read the times of all documents, and nothing else of them."""
-    counts = Counter[dt.date]()
+    counts = Counter[int]()
     undated = 0
     projection = {"_id": 0, **dict.fromkeys(mapping.time_fields, 1)}
-    raw = documents.with_options(codec_options=RAW)
-    for document in raw.find({}, projection, batch_size=_BATCH):
-        try:
-            _, time = event_time(decoded(bytes(document.raw)), mapping)
-        except Unusable:
-            undated += 1
-        else:
-            counts[_day(time)] += 1
-    return Counted(dict(counts), undated)
+    with RawBatches(documents, {}, projection, batch_size=_BATCH) as batches:
+        for document in itertools.chain.from_iterable(map(_decoded, batches)):
+            try:
+                counts[event_time(document, mapping)[1] // DAY_US] += 1
+            except Unusable:
+                undated += 1
+    return Counted({_day(day * DAY_US): number for day, number in counts.items()}, undated)
+
+
+def _decoded(batch: bytes) -> Iterable[dict[str, Any]]:
+    try:
+        return bson.decode_all(batch, OPTIONS)
+    except (bson.errors.BSONError, ValueError, OverflowError):
+        offsets = offsets_of(batch)
+        return [decoded(batch[start:end]) for start, end in itertools.pairwise(offsets)]
 
 
 def _day_of(text: Any, mapping: Mapping) -> dt.date | None:

@@ -64,7 +64,7 @@ class Converter:
 
     def convert(self, raw: bytes) -> Batch:
         """Convert concatenated raw documents. Never raises for bad data."""
-        offsets = _offsets(raw)
+        offsets = offsets_of(raw)
         try:
             return self._fast(raw, offsets)
         except FAILURES:
@@ -163,7 +163,7 @@ def _pack(document: dict[str, Any], name: str, time: int, path: tuple[str, ...],
     return b"".join((start, middle, double, rows.NULL if payload is _MISSING else rows.jsonb(json_of(payload)), end))
 
 
-def _offsets(raw: bytes) -> list[int]:
+def offsets_of(raw: bytes) -> list[int]:
     """Start of each document, and the end of the last one."""
     offsets, position, size = [], 0, len(raw)
     last = size - 4

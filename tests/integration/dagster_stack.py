@@ -190,6 +190,19 @@ class Stack:
         return list(self.instance.get_runs(dg.RunsFilter(tags=wanted)))
 
 
+def switch_off(stack: Stack, sensor: str) -> None:
+    """Switch a sensor off, as in the UI."""
+    found = stack.graphql(
+        """query ($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) {
+             ... on Sensor { id } ... on Error { message } } }""",
+        selector={**REPOSITORY, "sensorName": sensor},
+    )
+    stack.graphql(
+        "mutation ($id: String!) { stopSensor(id: $id) { __typename ... on Error { message } } }",
+        id=found["sensorOrError"]["id"],
+    )
+
+
 @contextlib.contextmanager
 def dagster_stack(
     settings: Settings, wire: WireServer, environment: dict[str, str], folder: Path, *, through: Sequence[str] = ()

@@ -1,4 +1,4 @@
-"""The ways in that need the webserver and the daemon: queued jobs, the UI, UI backfills, the schedule, the sensor.
+"""The ways in that need the webserver and the daemon: queued jobs, the UI, UI backfills, the schedule.
 
 All share one deployment whose passwords are known, and the last test looks for them in all that it wrote.
 """
@@ -18,12 +18,10 @@ from typing import Any
 import dagster as dg
 import psutil
 import pytest
-from bson.objectid import ObjectId
 
 from hub.loading.load import load
 from hub.settings import load_settings
 from hub.streams.declared import reading as reading_of
-from hub.timescale.connection import connect
 from hub.timescale.schema import upgrade
 from pipelines.sensors import _UNDERWAY
 from tests.conftest import dagster_variables, databases
@@ -39,6 +37,7 @@ from tests.integration.dagster_stack import (
     reading,
     rolled_by_day,
     rows_by_day,
+    switch_off,
     until,
 )
 from tests.support.mongo_wire import Faults, WireServer
@@ -47,7 +46,6 @@ from tests.support.readings import everything
 MONGO_PASSWORD = "pA55-of-the-source"
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 ASSET_KEYS = [{"path": [name]} for name in READING_ASSETS]
-SENSOR = {**REPOSITORY, "sensorName": "readings_arrived"}
 SCHEDULE = {**REPOSITORY, "scheduleName": "readings_daily"}
 
 QUEUED = ["2026-03-01", "2026-03-02", "2026-03-03"]
@@ -80,6 +78,7 @@ def stack(postgres: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
         upgrade(settings)
         environment = dagster_variables(settings, make_database(), folder / "dagster")
         with dagster_stack(settings, wire, environment, folder) as started:
+            switch_off(started, "readings_arrived")  # tests/integration/test_arrivals_daemon.py is about it
             yield started
 
 
@@ -95,10 +94,8 @@ class Requested:
 
 @pytest.fixture(scope="module", autouse=True)
 def requested(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Requested]:
-    """All but the sensor's work is asked for at once, and goes on while the sensor's tests wait for the sensor:
-    the queue, the backfill daemon and the schedule keep one waiting for many seconds each.
-
-    The documents are none that the sensor would find: it looks for ObjectIds only.
+    """All of the work is asked for at once: the queue, the backfill daemon and the schedule keep one waiting for many
+    seconds each.
     """
     numbers = itertools.count()
 
@@ -170,151 +167,6 @@ def stop_schedule(stack: Stack) -> None:
         "mutation ($id: String!) { stopRunningSchedule(id: $id) { __typename ... on Error { message } } }",
         id=found["scheduleOrError"]["id"],
     )
-
-
-# --- The sensor ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def sensor(stack: Stack) -> Iterator[None]:
-    """The sensor is on for the time of the test."""
-    answer = stack.graphql(
-        """mutation ($selector: SensorSelector!) { startSensor(sensorSelector: $selector) {
-             ... on Sensor { id } ... on Error { message } } }""",
-        selector=SENSOR,
-    )
-    yield
-    stack.graphql(
-        "mutation ($id: String!) { stopSensor(id: $id) { __typename ... on Error { message } } }",
-        id=answer["startSensor"]["id"],
-    )
-
-
-@dataclass(frozen=True)
-class Tick:
-    """One look of the sensor, and the cursor that it left."""
-
-    timestamp: float
-    ended: float
-    cursor: dict[str, Any]
-    run_ids: list[str]
-
-
-def ticks(stack: Stack) -> list[Tick]:
-    """The ticks that have ended, the newest first; one that failed fails the test."""
-    data = stack.graphql(
-        """query ($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) {
-             ... on Error { message } ... on Sensor { sensorState { ticks(limit: 50) {
-               timestamp endTimestamp status cursor runIds error { message } } } } } }""",
-        selector=SENSOR,
-    )
-    found = data["sensorOrError"]["sensorState"]["ticks"]
-    assert not [tick["error"] for tick in found if tick["error"]]
-    return [
-        Tick(tick["timestamp"], tick["endTimestamp"], json.loads(tick["cursor"] or "{}"), tick["runIds"])
-        for tick in found
-        if tick["status"] in ("SUCCESS", "SKIPPED")
-    ]
-
-
-def requesting_tick(stack: Stack, *, after: float) -> Tick:
-    """The first tick after a time that asked for runs."""
-    return until(
-        "the sensor asks for runs",
-        lambda: next((t for t in reversed(ticks(stack)) if t.timestamp > after and t.run_ids), None),
-    )
-
-
-def next_tick(stack: Stack, *, after: float) -> Tick:
-    return until(
-        "the sensor looks again",
-        lambda: next((t for t in reversed(ticks(stack)) if t.timestamp > after), None),
-    )
-
-
-def ended_at(stack: Stack, run_id: str) -> float:
-    record = stack.instance.get_run_record_by_id(run_id)
-    assert record is not None
-    assert record.end_time is not None
-    return record.end_time
-
-
-def ranges(stack: Stack, run_ids: list[str]) -> set[tuple[str, str]]:
-    """First and last day of each of the runs."""
-    runs = [stack.finished(run_id) for run_id in run_ids]
-    return {(run.tags[RANGE_START], run.tags[RANGE_END]) for run in runs}
-
-
-def now() -> float:
-    return dt.datetime.now(dt.UTC).timestamp()
-
-
-@pytest.mark.usefixtures("sensor")
-def test_the_sensor_asks_for_exactly_the_days_touched_and_moves_on_after_success(stack: Stack) -> None:
-    began = now()
-    arrived = [reading(day) for day in ("2026-04-01", "2026-04-02", "2026-04-02", "2026-04-08")]
-    stack.wire.documents += arrived
-    asked = requesting_tick(stack, after=began)
-    assert asked.cursor["done"] < str(arrived[0]["_id"]), "the cursor waits for the runs"
-    assert ranges(stack, asked.run_ids) == {("2026-04-01", "2026-04-02"), ("2026-04-08", "2026-04-08")}
-    for run_id in asked.run_ids:
-        stack.succeeded(run_id)
-
-    loaded = max(ended_at(stack, run_id) for run_id in asked.run_ids)
-    moved = next_tick(stack, after=loaded)
-    assert moved.cursor["done"] == str(max(document["_id"] for document in arrived))
-    assert moved.run_ids == []
-    early = [tick for tick in ticks(stack) if asked.timestamp <= tick.timestamp and tick.ended < loaded]
-    assert {tick.cursor["done"] for tick in early} == {asked.cursor["done"]}
-    counts = rows_by_day(stack.settings)
-    assert [counts.get(day) for day in ("2026-04-01", "2026-04-02", "2026-04-08")] == [1, 2, 1]
-
-
-@pytest.mark.usefixtures("sensor")
-def test_after_a_failed_run_the_cursor_stays_and_the_days_are_asked_for_again(stack: Stack) -> None:
-    began = now()
-    late_id = ObjectId.from_datetime(dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5))
-    with connect(stack.settings, autocommit=True) as connection:
-        connection.execute("ALTER TABLE reading_analytics ADD CONSTRAINT no_nook CHECK (source <> 'nook')")
-        stack.wire.documents.append(reading("2026-05-03", _id=late_id, source="nook"))
-        asked = requesting_tick(stack, after=began)
-        (run_id,) = asked.run_ids
-        assert not stack.finished(run_id).is_success
-        connection.execute("ALTER TABLE reading_analytics DROP CONSTRAINT no_nook")
-    assert "no_nook" in stack.log_of(run_id)
-
-    kept = next_tick(stack, after=ended_at(stack, run_id))
-    assert kept.cursor["done"] == asked.cursor["done"]
-    assert (kept.cursor["failures"], kept.run_ids) == (1, [])
-    stop_waiting(stack, kept.cursor)
-    again = requesting_tick(stack, after=kept.timestamp)
-    assert ranges(stack, again.run_ids) == ranges(stack, asked.run_ids) == {("2026-05-03", "2026-05-03")}
-    stack.succeeded(again.run_ids[0])
-    assert rows_by_day(stack.settings)["2026-05-03"] == 1
-
-
-def stop_waiting(stack: Stack, cursor: dict[str, Any]) -> None:
-    """What an operator does who will not wait a minute for the next try: edit the cursor in the UI."""
-    # The daemon writes the cursor a moment after the tick that left it, and would write over the edited one.
-    until("the tick's cursor is kept", lambda: kept_cursor(stack) == cursor)
-    stack.graphql(
-        """mutation ($selector: SensorSelector!, $cursor: String) {
-             setSensorCursor(sensorSelector: $selector, cursor: $cursor) { ... on Error { message } } }""",
-        selector=SENSOR,
-        cursor=json.dumps({**cursor, "not_before": None}),
-    )
-
-
-def kept_cursor(stack: Stack) -> dict[str, Any]:
-    """The cursor that the next tick begins with."""
-    data = stack.graphql(
-        """query ($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) {
-             ... on Error { message } ... on Sensor { sensorState {
-               typeSpecificData { ... on SensorData { lastCursor } } } } } }""",
-        selector=SENSOR,
-    )
-    found: dict[str, Any] = json.loads(data["sensorOrError"]["sensorState"]["typeSpecificData"]["lastCursor"])
-    return found
 
 
 # --- Runs ---------------------------------------------------------------------------------------------------
@@ -439,7 +291,7 @@ def workers(stack: Stack) -> list[psutil.Process]:
 
 def test_no_password_is_in_anything_that_the_deployment_shows_or_writes(stack: Stack, requested: Requested) -> None:
     failed = stack.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
-    assert failed, "the test of the sensor makes a run fail"
+    assert failed, "the test that kills a run makes one fail"
     shown = json.dumps(
         [
             stack.graphql(SHOWN, repository=REPOSITORY),

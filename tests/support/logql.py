@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support import node
 
 FOLDER = Path(__file__).parent / "lezer"
 
@@ -57,18 +57,7 @@ class Query:
 
 def missing() -> str | None:
     """Why LogQL cannot be parsed here, None if it can."""
-    if not shutil.which("node") or not shutil.which("npm"):
-        return "Node is missing: the LogQL of panels and alerts was not parsed"
-    return None
-
-
-def install() -> None:
-    """Install the npm packages of the lock file, once, also when several test processes ask at the same time."""
-    with (FOLDER / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # npm writes this file last.
-        if not (FOLDER / "node_modules" / ".package-lock.json").exists():
-            subprocess.run(["npm", "ci", "--silent"], cwd=FOLDER, check=True, capture_output=True, timeout=900)
+    return node.missing("the LogQL of panels and alerts was not parsed")
 
 
 def interpolate(query: str, variables: Mapping[str, str] | None = None) -> str:
@@ -79,7 +68,7 @@ def interpolate(query: str, variables: Mapping[str, str] | None = None) -> str:
 
 def parse(queries: Sequence[str]) -> list[Query]:
     """Parse each query (variables already put in) in one Node process; never raises for a bad query."""
-    install()
+    node.install(FOLDER)
     lines = "".join(json.dumps(query) + "\n" for query in queries)
     done = subprocess.run(
         ["node", "check.mjs"], cwd=FOLDER, input=lines, capture_output=True, text=True, timeout=600, check=True

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.support import node
 
 FOLDER = Path(__file__).parent / "pglite"
 
 
 def missing() -> str | None:
     """Why the server cannot be had here, None if it can."""
-    if not shutil.which("node") or not shutil.which("npm"):
-        return "Node is missing: TimescaleDB in WebAssembly (database level 1) was not tested"
-    return None
-
-
-def install() -> None:
-    """Install the npm packages of the lock file, once, also when several test processes ask at the same time."""
-    with (FOLDER / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (FOLDER / "node_modules" / "@unni-craftsman" / "pglite" / "dist" / "timescaledb.tar.gz").exists():
-            subprocess.run(["npm", "ci", "--silent"], cwd=FOLDER, check=True, capture_output=True, timeout=900)
+    return node.missing("TimescaleDB in WebAssembly (database level 1) was not tested")
 
 
 @contextlib.contextmanager
 def server() -> Iterator[int]:
     """Yield the port of a new, empty server. It takes one connection at a time, has no COPY and no background jobs."""
-    install()
+    node.install(FOLDER)
     process = subprocess.Popen(
         ["node", "server.mjs"], cwd=FOLDER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
