@@ -47,6 +47,8 @@ class Batch:
     elsewhere: int
     object_ids: list[bytes] = dataclasses.field(default_factory=list)
     other_ids: list[str] = dataclasses.field(default_factory=list)
+    unusable: int = 0
+    """Rows whose document has a number that no sum can hold."""
 
 
 class Converter:
@@ -139,6 +141,7 @@ class Converter:
                 result.rejects.append(converted)
         elif self._window[0] <= converted.time < self._window[1]:
             result.days[converted.time // DAY_US] += 1
+            result.unusable += converted.unusable
             if _OBJECT_ID(converted.mongo_id):  # the text of no other type looks like one
                 result.object_ids.append(bytes.fromhex(converted.mongo_id))
             else:

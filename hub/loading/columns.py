@@ -17,7 +17,7 @@ import bson
 import numpy as np
 
 from hub.loading import rows
-from hub.loading.convert import MAPPED, Unusable
+from hub.loading.convert import MAPPED, MOST, Unusable
 from hub.loading.model import DAY_US, Mapping
 from hub.loading.shapes import DATE, DOCUMENT, OBJECT_ID, Positions, Raw, Shape, shape_of
 from hub.loading.usual import DECODE, Names, Unusual, json_of_each, names_and_meta, number, refuse_repeated_keys
@@ -171,7 +171,7 @@ class ColumnConverter:
             values = [number(payload, path) for payload in payloads]
         if set(map(type, values)) == {float}:
             numbers = np.array(values)
-            if np.isfinite(numbers).all():
+            if (np.abs(numbers) <= MOST).all():
                 start = np.empty(len(values), _NUMBER)
                 start["length"], start["version"] = 8, 1
                 start["number"] = numbers

@@ -52,6 +52,8 @@ LOST = {
 encode_json = msgspec.json.Encoder(order=None).encode
 
 SAFE_INTEGER = 2**53
+# Beyond it, a sum may overflow, which fails the refresh of a whole rollup. Such a number stays in the document.
+MOST = 1e300
 MAX_ID_BYTES = 1024  # a B-tree entry holds 2,704 bytes
 MAX_NAME = 200  # source and event_type are keys of the rollups
 # An `_id` that is a string stands as it is, unless it could be taken for another type's text.
@@ -77,6 +79,8 @@ def convert(raw: bytes, mapping: Mapping) -> Row | Reject:
         document = decode(raw)
         return _row(document, mapping)
     except Unusable as why:
+        if document is None:  # it could not be decoded, but its time may tell the day that it belongs to
+            why = Unusable(why.reason, why.detail, _day_of(lenient(raw), mapping))
         return _reject(raw, document, why)
     except RecursionError:  # MongoDB itself stops at 100 levels
         return _reject(raw, document, Unusable("too_deep", "documents are nested too deeply in each other"))
@@ -98,6 +102,21 @@ def decode(raw: bytes) -> dict[str, Any]:
     if lost := lost_in_decoding(raw, document):
         raise Unusable(lost, LOST[lost])
     return document
+
+
+def lenient(raw: bytes) -> dict[str, Any]:
+    """What can be decoded of a document that `decode` refuses; nothing where that is nothing."""
+    try:
+        return bson.decode(raw, OPTIONS.with_options(unicode_decode_error_handler="replace"))
+    except (bson.errors.BSONError, ValueError, OverflowError, RecursionError):
+        return {}
+
+
+def _day_of(document: dict[str, Any], mapping: Mapping) -> dt.date | None:
+    try:
+        return (EPOCH + dt.timedelta(days=event_time(document, mapping)[1] // DAY_US)).date()
+    except Unusable:
+        return None
 
 
 def lost_in_decoding(raw: bytes, document: dict[str, Any]) -> str | None:
@@ -149,7 +168,9 @@ def _row(document: dict[str, Any], mapping: Mapping) -> Row:
         meta = _meta(document, fields)
     except Unusable as why:
         raise Unusable(why.reason, why.detail, day) from None
-    return Row(identifier, time, source, event_type, number_at(document, mapping.value_path), payload, meta)
+    value = number_at(document, mapping.value_path)
+    usable = value is None or abs(value) <= MOST
+    return Row(identifier, time, source, event_type, value if usable else None, payload, meta, not usable)
 
 
 def event_time(document: dict[str, Any], mapping: Mapping) -> tuple[str, int]:
@@ -174,7 +195,9 @@ def _instant(name: str, value: Any) -> int:
         return int(value) * 1000
     if type(value) is str:  # JavaScript code is a subclass of str
         try:
-            parsed = dt.datetime.fromisoformat(value.strip())
+            text = value.strip()
+            # RFC 3339 allows a small z, of which Python knows nothing.
+            parsed = dt.datetime.fromisoformat(text[:-1] + "Z" if text.endswith("z") else text)
             aware = parsed if parsed.tzinfo else parsed.replace(tzinfo=dt.UTC)
             return microseconds(aware)
         except (ValueError, OverflowError):
@@ -280,7 +303,7 @@ def _meta(document: dict[str, Any], fields: dict[str, Any]) -> bytes | None:
 
 
 def number_at(document: Any, path: tuple[str, ...]) -> float | None:
-    """The finite number at a dotted path, None where there is none."""
+    """The number at a dotted path, None where there is none. A measure is one of at most MOST."""
     value = document
     for name in path:
         if not isinstance(value, dict):
@@ -288,11 +311,11 @@ def number_at(document: Any, path: tuple[str, ...]) -> float | None:
         value = value.get(name)
     if isinstance(value, Decimal128):
         decimal: Decimal = value.to_decimal()
-        value = float(decimal) if decimal.is_finite() else None
+        value = float(decimal) if not decimal.is_snan() else math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     number = float(value)
-    return number if math.isfinite(number) else None
+    return math.inf if math.isnan(number) else number
 
 
 def json_bytes(value: Any) -> bytes:

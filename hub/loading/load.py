@@ -16,8 +16,10 @@ import psycopg
 from psycopg import errors as pg
 
 from hub.errors import HubError, RefusedError
-from hub.loading.known import Digest, Known
+from hub.loading.digests import Digests
+from hub.loading.known import Known
 from hub.loading.model import EPOCH, Mapping
+from hub.loading.prefetch import prefetch
 from hub.loading.report import DayCount, LoadReport
 from hub.loading.source import scan
 from hub.loading.staging import Progress, Staged, stage
@@ -95,29 +97,29 @@ class _Load:
         # Times are counted and marked by bins that no bucket of a rollup, nor the end of a day, cuts in two.
         length = math.gcd(3600, *(rollup.seconds for rollup in _rollups(stream)))
         self.bounds = {"start": window[0], "end": window[1], "bin": dt.timedelta(seconds=length)}
-        self.known = Known(connection, window, mapping)
-        self.digest = Digest()
+        self.known = Known(connection, stream, window, mapping)
+        self.digests = Digests(mapping)
 
     def run(self, mode: Mode, max_delete_share: float, thorough: bool) -> LoadReport:
         if detect(self.connection).hypertables:
             # Late readings may touch more rows of a compressed chunk than the server's default allows (100,000).
             self._sql("SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0")
         recalled = None if thorough else self.known.recall(mode)
-        if recalled and recalled[0] == self._digest_of_scan():
-            return recalled[1]
+        if recalled:
+            with prefetch(scan(self.documents, self.mapping, self.window)) as batches:
+                for batch in batches:
+                    self.digests.add(batch)
+            if recalled.are(self.digests, self.known.signature):
+                self.known.done()
+                return self.known.report(recalled, self.digests, mode)
         report = self._load(mode, max_delete_share)
-        self.known.remember(self.digest.value(), report, new=report.path == "copy")
+        self.known.remember(self.digests, report, new=report.path == "copy")
         return report
 
-    def _digest_of_scan(self) -> bytes:
-        for _ in self._scan():
-            pass
-        return self.digest.value()
-
     def _scan(self) -> Generator[bytes, None, None]:
-        """The window's documents; `self.digest` is their digest at the end."""
-        self.digest = Digest()
-        return self.digest.watching(scan(self.documents, self.mapping, self.window))
+        """The window's documents; `self.digests` are theirs at the end."""
+        self.digests = Digests(self.mapping)
+        return self.digests.watching(scan(self.documents, self.mapping, self.window))
 
     def _load(self, mode: Mode, max_delete_share: float) -> LoadReport:
         if not self._exists("event_timestamp >= %(start)s AND event_timestamp < %(end)s"):
@@ -175,17 +177,28 @@ class _Load:
         """Delete the old rows of documents whose time has changed, and take them out of their days' books."""
         moved = self._file("moved").fetchall()
         if moved:
+            self._take_away(moved)
             with self.connection.cursor() as cursor:
-                cursor.executemany(
-                    f"DELETE FROM {self.stream.table} WHERE mongo_id = %s AND event_timestamp = %s", moved
-                )
                 cursor.executemany("INSERT INTO touched (event_timestamp) VALUES (%s)", [(time,) for _, time in moved])
-                days = Counter(time.astimezone(dt.UTC).date() for _, time in moved)
-                cursor.executemany(
-                    f"UPDATE {self.stream.days} SET read = read - %(n)s, loaded = loaded - %(n)s WHERE day = %(day)s",
-                    [{"day": day, "n": count} for day, count in days.items()],
-                )
         return len(moved)
+
+    def _bury(self, identifiers: list[str]) -> int:
+        """Delete the rows of documents that have become dead letters: these have what the documents say now."""
+        rows = self._file("rejects_rows", ids=identifiers).fetchall() if identifiers else []
+        if rows:
+            self._take_away(rows)
+            self._mark_dirty("unnest(%s::timestamptz[]) AS touched (event_timestamp)", [[time for _, time in rows]])
+        return len(rows)
+
+    def _take_away(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Delete rows, by id and time, and take them out of their days' books."""
+        with self.connection.cursor() as cursor:
+            cursor.executemany(f"DELETE FROM {self.stream.table} WHERE mongo_id = %s AND event_timestamp = %s", rows)
+            days = Counter(time.astimezone(dt.UTC).date() for _, time in rows)
+            cursor.executemany(
+                f"UPDATE {self.stream.days} SET read = read - %(n)s, loaded = loaded - %(n)s WHERE day = %(day)s",
+                [{"day": day, "n": count} for day, count in days.items()],
+            )
 
     def _mirror(self, max_delete_share: float) -> int:
         for day, doomed, present in self._file("mirror_doomed").fetchall():
@@ -217,14 +230,19 @@ class _Load:
                 f" of this load. Look for a trigger or rule on {self.stream.table}."
             )
         heal = "rejects_heal" if path == "copy" else "rejects_heal_merged"
+        undated_new = 0
         if staged.reasons:
-            rejects_changed = self._file("rejects_upsert").rowcount + self._file(heal, _NOT_STAGED).rowcount
+            fresh = self._file("rejects_upsert").fetchall()
+            undated_new = sum(undated for _, undated in fresh)
+            rejects_changed = len(fresh) + self._file(heal, _NOT_STAGED).rowcount
+            deleted += self._bury([identifier for identifier, _ in fresh])
         else:
             rejects_changed = self._file(heal).rowcount
         days = self._book(staged, found)
         return LoadReport(
             *self.window, mode, days, staged.documents, staged.rejects[None], staged.elsewhere, repeated,
-            inserted, updated, moved, deleted, rejects_changed, dict(staged.reasons), path, 0.0,
+            inserted, updated, moved, deleted, rejects_changed, undated_new, staged.unusable,
+            dict(staged.reasons), path, 0.0,
         )  # fmt: skip
 
     def _book(self, staged: Staged, found: dict[int, int]) -> tuple[DayCount, ...]:
@@ -268,8 +286,9 @@ class _Load:
     def _sql(self, statement: str, parameters: Sequence[Any] | None = None) -> psycopg.Cursor[tuple[Any, ...]]:
         return self.connection.execute(self.stream.sql(statement), self.bounds if "%(" in statement else parameters)
 
-    def _file(self, name: str, condition: str = "") -> psycopg.Cursor[tuple[Any, ...]]:
-        return self._sql((files("hub.loading") / "sql" / f"{name}.sql").read_text(encoding="utf-8") + condition)
+    def _file(self, name: str, condition: str = "", **given: Any) -> psycopg.Cursor[tuple[Any, ...]]:
+        text = (files("hub.loading") / "sql" / f"{name}.sql").read_text(encoding="utf-8") + condition
+        return self.connection.execute(self.stream.sql(text), self.bounds | given if "%(" in text else None)
 
 
 def _rollups(stream: Stream) -> list[Rollup]:

@@ -50,6 +50,8 @@ class Row:
     value: float | None
     payload: bytes | None
     meta: bytes | None
+    unusable: bool = False
+    """Whether the document's number is none that a sum can hold, and `value` is None therefore."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

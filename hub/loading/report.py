@@ -45,6 +45,10 @@ class LoadReport:
     deleted: int
     """Rows deleted by `mirror`."""
     rejects_changed: int
+    undated_new: int
+    """Dead letters of no day that are new, or changed, since the last load."""
+    unusable: int
+    """Rows whose document has a number that no sum can hold: beyond 1e300, infinite or NaN. Their measure is NULL."""
     reasons: dict[str, int]
     """Dead letters of this load by reason."""
     path: str
@@ -81,6 +85,9 @@ class LoadReport:
             "deleted": self.deleted,
             "changed": self.changed,
             "repeated": self.repeated,
+            "undated": self.undated,
+            "undated_new": self.undated_new,
+            "unusable_values": self.unusable,
             "mode": self.mode.value,
             "path": self.path,
             "seconds": round(self.seconds, 3),

@@ -76,8 +76,12 @@ class Raw:
         """The twelve bytes at each position, concatenated."""
         return bytes(self._bytes[positions[:, None] + np.arange(12)])
 
-    def locate(self, shape: Shape, starts: Positions, ends: Positions) -> tuple[Mask, list[Positions]]:
+    def locate(
+        self, shape: Shape, starts: Positions, ends: Positions, *, whole: bool = True
+    ) -> tuple[Mask, list[Positions]]:
         """Which of the documents [start, end) have this shape, and where in them each field and the end begins.
+
+        Not the `whole`, but only these fields as their first ones: then others may follow.
 
         Positions in documents that do not match mean nothing. Values are not looked into.
         """
@@ -101,7 +105,8 @@ class Raw:
                 position = value + length + _PREFIXED[field.kind]
                 matches &= (length > 0) & (position <= last)
                 position = np.clip(position, value, last)
-        matches &= position == last
+        if whole:
+            matches &= position == last
         return matches, [*fields, position]
 
     def uniform(self, starts: Positions, ends: Positions) -> bool:

@@ -29,6 +29,7 @@ class Staged:
 
     documents: int = 0
     elsewhere: int = 0
+    unusable: int = 0
     rows: Counter[int] = dataclasses.field(default_factory=Counter)
     rejects: Counter[dt.date | None] = dataclasses.field(default_factory=Counter)
     reasons: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -61,6 +62,7 @@ def stage(
                     stream.write(batch.data)
                     staged.documents += batch.documents
                     staged.elsewhere += batch.elsewhere
+                    staged.unusable += batch.unusable
                     staged.rows.update(batch.days)
                     staged.identifiers.add(batch)
                     rejects += batch.rejects

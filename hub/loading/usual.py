@@ -15,7 +15,7 @@ from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from bson.int64 import Int64
 
 from hub.loading import rows
-from hub.loading.convert import MAX_NAME, OPTIONS, SAFE_INTEGER, number_at
+from hub.loading.convert import MAX_NAME, MOST, OPTIONS, SAFE_INTEGER, number_at
 from hub.loading.model import UNKNOWN
 
 _UTC = dt.UTC
@@ -107,13 +107,16 @@ def _is_plain(value: Any) -> bool:
 
 
 def number(document: Any, path: tuple[str, ...]) -> float | None:
-    """`convert.number_at` of decoded values; quick for floats."""
+    """The measure in decoded values; quick for floats. Raises Unusual for a number that is none a sum can hold."""
     value = document
     for step in path:
         value = value.get(step) if type(value) is dict else None
-    if value is None or (type(value) is float and isfinite(value)):
+    if value is None or (type(value) is float and -MOST <= value <= MOST):
         return value
-    return number_at({"": value}, ("",))
+    found = number_at({"": value}, ("",))
+    if found is not None and abs(found) > MOST:
+        raise Unusual
+    return found
 
 
 def names_and_meta(document: dict[str, Any], names: Names) -> tuple[bytes, bytes]:

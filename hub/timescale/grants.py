@@ -40,7 +40,6 @@ _TABLES = {
     # The documents themselves are for those who mend them. `detail` quotes the value that was wrong.
     "reading_rejects": Access(WRITE, grafana=("mongo_id", "reason", "detail", "event_day", "rejected_at")),
     "reading_days": Access(KEEP, grafana=ALL),
-    "reading_windows": Access(KEEP),
     "reading_ledger": Access(WRITE, grafana=ALL),
     "stream_state": Access(KEEP, grafana=ALL),
     "ledger_runs": Access(APPEND + ", DELETE", grafana=ALL),

@@ -81,7 +81,7 @@ def _one_year(settings: Settings, home: Path, made: list[bytes]) -> dict[str, An
 
 def _bare(settings: Settings, days: int) -> None:
     with connect(settings, autocommit=True) as connection:
-        connection.execute("TRUNCATE reading_analytics, reading_days, reading_windows, rollup_dirty")
+        connection.execute("TRUNCATE reading_analytics, reading_days, rollup_dirty")
         load(settings, reading_of(settings), FIRST, FIRST + dt.timedelta(days=days))
         refresh_all(connection, (READING_HOURLY, READING_DAILY))
 

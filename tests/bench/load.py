@@ -28,7 +28,7 @@ from tests.bench.servers import FIRST, database, documents
 from tests.support.mongo_wire import WireServer
 
 ROUNDS = 5
-_BOOKS = "reading_analytics, reading_rejects, reading_days, reading_windows, rollup_dirty"
+_BOOKS = "reading_analytics, reading_rejects, reading_days, rollup_dirty"
 
 
 def run() -> Iterator[dict[str, Any]]:

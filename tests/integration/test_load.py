@@ -43,6 +43,7 @@ from tests.support.readings import (
     rejects,
     rows,
     text,
+    without,
 )
 
 LATER = NOON + dt.timedelta(days=1)
@@ -512,16 +513,41 @@ def test_a_dead_letter_follows_its_document_when_that_changes(
     assert load(settings, reading_of(settings), DAY, NEXT).changed == 0
 
 
-def test_a_document_that_went_bad_keeps_its_last_good_row_and_its_dead_letter(
+@pytest.mark.parametrize(
+    "bad", [reading(payload="\0"), reading(time="soon"), reading(time=LATER, payload="\0"), without("timestamp")]
+)
+def test_a_document_that_went_bad_is_a_dead_letter_and_no_row_any_more(
+    settings: Settings, wire: WireServer, connection: Connection, bad: bytes
+) -> None:
+    """What it says now is in the dead letter; the hour that it leaves is rolled up without it."""
+    wire.documents += [reading(), reading("other")]
+    load(settings, reading_of(settings), DAY, NEXT)
+    refresh_all(connection)
+    wire.documents[:] = [bad, reading("other")]
+    report = load(settings, reading_of(settings), DAY, OVERMORROW)
+    assert [row[0] for row in rows(connection)] == ["other"]
+    assert [letter[3] for letter in rejects(connection)] == [bad]
+    assert report.deleted == 1
+    assert all(day.balanced for day in books(connection, DAY, OVERMORROW))
+    refresh_all(connection)
+    assert hourly(connection) == {NOON: 1}
+    wire.documents[:] = [reading(), reading("other")]
+    load(settings, reading_of(settings), DAY, OVERMORROW)
+    assert (len(rows(connection)), rejects(connection)) == (2, [])
+
+
+def test_a_dead_letter_of_no_day_buries_its_row_whatever_day_is_loaded(
     settings: Settings, wire: WireServer, connection: Connection
 ) -> None:
     wire.documents += [reading()]
     load(settings, reading_of(settings), DAY, NEXT)
-    good = rows(connection)
-    wire.documents[:] = [bad] = [reading(payload="\0")]
-    load(settings, reading_of(settings), DAY, NEXT)
-    assert rows(connection) == good
-    assert [letter[3] for letter in rejects(connection)] == [bad]
+    wire.documents[:] = [reading(time="soon")]
+    far = DAY - dt.timedelta(days=90)
+    assert load(settings, reading_of(settings), far, far + dt.timedelta(days=1)).deleted == 1
+    assert rows(connection) == []
+    (day,) = books(connection, DAY, NEXT)
+    assert (day.read, day.loaded, day.balanced) == (0, 0, True)
+    assert dirty(connection) >= {NOON}
 
 
 def test_the_dead_letter_of_a_document_that_went_bad_outlives_the_document(

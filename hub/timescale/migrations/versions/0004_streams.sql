@@ -3,7 +3,7 @@ CREATE TABLE stream_state (
     stream           text        PRIMARY KEY,
     undated          bigint      NOT NULL DEFAULT 0,
     undated_read     bigint      NOT NULL DEFAULT 0,
-    undated_digest   bytea      ,
+    undated_digest   bytea,
     undated_changed  boolean     NOT NULL DEFAULT false,
     undated_asked_at timestamptz,
     ledger_at        timestamptz,
@@ -56,7 +56,12 @@ COMMENT ON TABLE ledger_runs IS 'Every count of the ledgers: documents in MongoD
 
 ALTER TABLE reading_days
     ADD COLUMN digest bytea,
+    ADD COLUMN present text,
     ADD COLUMN whole boolean NOT NULL DEFAULT false;
 UPDATE reading_days SET whole = load_at >= (day + 1)::timestamp AT TIME ZONE 'UTC';
 COMMENT ON COLUMN reading_days.digest IS 'Digest of the documents that the newest load of the day read; it does not depend on their order.';
+COMMENT ON COLUMN reading_days.present IS 'Rows and dead letters of the day as its newest load left them: how many, written when.';
 COMMENT ON COLUMN reading_days.whole IS 'Whether the newest load was after the end of the day.';
+
+-- Digests by day take its place.
+DROP TABLE reading_windows;
