@@ -56,17 +56,51 @@ def fresh(hub: HubResource) -> dg.AssetCheckResult:
     )
 
 
-@dg.asset_check(asset=REJECTS, description=f"At most {REJECTED_SHARE:.0%} of the documents read are dead letters.")
+@dg.asset_check(
+    asset=REJECTS,
+    description=f"At most {REJECTED_SHARE:.0%} of the documents read are dead letters, those of no day among them if they are new.",
+)
 def few_rejects(context: dg.AssetCheckExecutionContext, hub: HubResource) -> dg.AssetCheckResult:
     start, end = days_of(context)
     with hub.clear_failures(), connect(hub.settings()) as connection:
         days = checks.books(connection, start, end)
-    read, rejected = sum(day.read for day in days), sum(day.rejected for day in days)
+        undated = checks.undated_since(connection, reading(hub.settings()), _began(context))
+    read, rejected = sum(day.read for day in days) + undated, sum(day.rejected for day in days) + undated
     return dg.AssetCheckResult(
         passed=rejected <= REJECTED_SHARE * read,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"read": read, "rejected": rejected, "share": rejected / read if read else 0.0},
-    )
+        metadata={
+            "read": read, "rejected": rejected, "undated_new": undated, "share": rejected / read if read else 0.0
+        },
+    )  # fmt: skip
+
+
+@dg.asset_check(
+    asset=READINGS,
+    description=(
+        "What was loaded can be all that there is: not everything was rejected, something was read where MongoDB counts"
+        " something, and values are there where there were values before."
+    ),
+)
+def plausible(context: dg.AssetCheckExecutionContext, hub: HubResource) -> dg.AssetCheckResult:
+    start, end = days_of(context)
+    with hub.clear_failures(), connect(hub.settings()) as connection:
+        found = checks.plausible(connection, reading(hub.settings()), start, end, _began(context))
+    return dg.AssetCheckResult(
+        passed=found.problem is None,
+        description=found.problem,
+        metadata={
+            "read": found.read, "loaded": found.loaded, "rejected": found.rejected, "undated_new": found.undated,
+            "values": found.values,
+        },
+    )  # fmt: skip
+
+
+def _began(context: dg.AssetCheckExecutionContext) -> dt.datetime:
+    """When the run of a check began."""
+    record = context.instance.get_run_record_by_id(context.run.run_id)
+    seconds = record.start_time if record else None
+    return dt.datetime.fromtimestamp(seconds, dt.UTC) if seconds else dt.datetime.now(dt.UTC)
 
 
 @dg.asset_check(
@@ -160,3 +194,6 @@ def build_totals_check(rollup: Rollup) -> dg.AssetChecksDefinition:
         )
 
     return equals_raw
+
+
+OF_READINGS = (nothing_lost, fresh, few_rejects, plausible, complete)

@@ -31,10 +31,11 @@ class LoadConfig(dg.Config):
     """How readings are loaded."""
 
     # Dagster's form offers the names of an enum's members, which are not the values that people write.
-    mode: Literal["upsert", "mirror"] = Field(
-        "upsert",
+    mode: Literal["stream", "upsert", "mirror"] = Field(
+        "stream",
         description=(
-            "upsert (default): new and changed documents are written; rows whose document has left MongoDB stay."
+            "stream (default): what the stream says, which is upsert unless declared otherwise. upsert: new and"
+            " changed documents are written; rows whose document has left MongoDB stay."
             " mirror: each day is made equal to MongoDB, which deletes rows."
         ),
     )
@@ -94,7 +95,7 @@ def build_load(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
             settings = hub.settings()
             report = load(
                 settings, reading(settings), start, end,
-                mode=Mode(config.mode), max_delete_share=config.max_delete_share, thorough=config.thorough, progress=progress,
+                mode=None if config.mode == "stream" else Mode(config.mode), max_delete_share=config.max_delete_share, thorough=config.thorough, progress=progress,
             )  # fmt: skip
         context.log.info(summary(report))
         for key in (READINGS, REJECTS):

@@ -62,13 +62,8 @@ def _mongo(settings: Settings, stream: Stream) -> Iterator[Finding]:
     with mongo.collection(settings, stream, patience_seconds=3) as documents:
         documents.database.client.admin.command("ping")
         yield Finding("MongoDB", True, f"{mongo.where(settings, stream)} answers")
-        names = documents.database.list_collection_names()
-        if documents.name not in names:
-            seen = f"it has {', '.join(sorted(names)[:8])}" if names else "it has none"
-            yield Finding(
-                "collection", False, f"database {stream.database!r} has no collection {documents.name!r}: {seen}",
-                "set MONGO_DB_NAME and MONGO_COLLECTION to what your application writes, or `hub seed` for samples",
-            )  # fmt: skip
+        if why := mongo.missing(documents):
+            yield Finding("collection", False, why, "set what your application writes to, or `hub seed` for samples")
             return
         documents.find_one({}, {"_id": 1})
         yield Finding("collection", True, f"about {documents.estimated_document_count():,} documents, readable")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,6 +66,24 @@ def _unusable(error: Exception) -> HubError:
         return SettingsError(f"MONGO_URI names a file that cannot be read ({error.filename}). {remedy}")
     encode = "percent-encode what is special in the user and the password"
     return SettingsError(f"MONGO_URI is malformed: no valid MongoDB connection string ({encode}). {remedy}")
+
+
+def missing(documents: Documents) -> str | None:
+    """Why the collection of a stream that yields no documents is not there; None where it is, or none is at all.
+
+    A database with no collections is one to which nothing has been written yet. Raises pymongo's errors.
+    """
+    try:
+        names = documents.database.list_collection_names(filter={"name": {"$not": re.compile("^system[.]")}})
+    except mongo.OperationFailure as error:
+        if error.code in _AUTHENTICATION:
+            raise
+        return None  # it may not be asked for
+    if not names or documents.name in names:
+        return None
+    near = difflib.get_close_matches(documents.name, names, 1, 0.5)
+    seen = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(sorted(names)[:8])}."
+    return f"the database {documents.database.name!r} has no collection {documents.name!r}. {seen}"
 
 
 @contextlib.contextmanager

@@ -85,6 +85,9 @@ class DefinitionSettings(LogSettings):
         None, ge=90, description="Age at which raw readings are dropped; off by default. The rollups stay."
     )
     reading_cron: Cron = Field("0 10 * * *", description="When yesterday's readings are loaded (UTC).")
+    ledger_cron: Cron = Field("5 * * * *", description="When MongoDB counts its documents by day (UTC).")
+    sweep_cron: Cron = Field("30 3 * * *", description="When the documents of the last 30 days are compared (UTC).")
+    sweep_all_cron: Cron = Field("0 5 * * 6", description="When all documents are compared by digest (UTC).")
     report_cron: Cron = Field(
         "30 10 * * 1", description="When the report of the week before is written (UTC): after its last day is loaded."
     )

@@ -5,46 +5,23 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from assets import checks, readings, rollups
-from assets.partitions import daily
-from hub.rollups.declared import ROLLUPS
 from hub.settings import load_definition_settings, load_log_settings
 from pipelines.alerts import build_alerts
 from pipelines.backups import build_backups
-from pipelines.jobs import build_ledger_job, build_readings_job
 from pipelines.metrics import build_metrics
 from pipelines.process import prepare
+from pipelines.readings import build_readings
 from pipelines.report import build_report
 from pipelines.resources import resources
-from pipelines.schedules import build_daily
-from pipelines.sensors import build_arrivals
 
 
 def build_defs(overrides: Mapping[str, object] | None = None) -> dg.Definitions:
     """The definitions; `overrides` replaces resources by name, so that a test needs to patch nothing."""
     settings = load_definition_settings()
-    days = daily(settings.reading_start_date)
-    load = readings.build_load(days)
-    refreshes = [rollups.build_rollup(rollup, ROLLUPS, days) for rollup in ROLLUPS]
-    job = build_readings_job(load, refreshes, checks.complete)
-    ledger = build_ledger_job(checks.complete)
-    definitions = dg.Definitions(
-        assets=[readings.collection, load, *refreshes],
-        asset_checks=[
-            checks.nothing_lost,
-            checks.fresh,
-            checks.few_rejects,
-            checks.complete,
-            *(checks.build_totals_check(rollup) for rollup in ROLLUPS),
-        ],
-        jobs=[job, ledger],
-        schedules=[build_daily(settings.reading_cron)],
-        sensors=[build_arrivals([job, ledger])],
-        resources={**resources(settings), **(overrides or {})},
-        executor=dg.in_process_executor,
-    )
     return dg.Definitions.merge(
-        definitions, build_metrics(settings), build_report(settings), build_backups(settings), build_alerts()
+        dg.Definitions(resources={**resources(settings), **(overrides or {})}, executor=dg.in_process_executor),
+        *(build(settings) for build in (build_readings, build_metrics, build_report, build_backups)),
+        build_alerts(),
     )
 
 

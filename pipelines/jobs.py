@@ -15,12 +15,3 @@ def build_readings_job(
         selection=dg.AssetSelection.assets(load, *rollups) - dg.AssetSelection.checks(complete),
         description="Load reading events from MongoDB, refresh the rollups, check both.",
     )
-
-
-def build_ledger_job(complete: dg.AssetChecksDefinition):
-    """Count."""
-    return dg.define_asset_job(
-        LEDGER_JOB,
-        selection=dg.AssetSelection.checks(complete),
-        description="Let MongoDB count its documents by day, and compare with what was read, for all of history.",
-    )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+from importlib.resources import files
 
 from hub.rollups.model import Rollup
+from hub.streams.model import Stream
 from hub.timescale.connection import Connection
 
 
@@ -35,6 +37,67 @@ def books(connection: Connection, start: dt.date, end: dt.date) -> list[DayBooks
         {"start": start, "end": end},
     )
     return [DayBooks(*row) for row in rows]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plausible:
+    """Whether what a run loaded can be all that there is. `problem` says why not, and what to do."""
+
+    read: int
+    loaded: int
+    rejected: int
+    undated: int
+    values: int
+    problem: str | None
+
+
+def plausible(connection: Connection, stream: Stream, start: dt.date, end: dt.date, since: dt.datetime) -> Plausible:
+    """Look at the newest loads of the half-open range of days; `since` is when the run began.
+
+    Suspicious are loads that rejected everything, that read nothing where MongoDB's count says otherwise, and whose
+    measures are all NULL where there were values in the thirty days before.
+    """
+    bounds = {"first": start, "last": end, "since": since, "before": start - dt.timedelta(days=30)}
+    bounds |= {name: _instant(bounds[name]) for name in ("first", "last", "before")}
+    bounds |= {"first_day": start, "end_day": end}
+    row = connection.execute(
+        stream.sql((files("hub.loading") / "sql" / "plausible.sql").read_text(encoding="utf-8")), bounds
+    ).fetchone()
+    assert row is not None
+    read, loaded, rejected, undated, counted, values, earlier = row
+    problem = None
+    if rejected + undated and not loaded:
+        problem = (
+            f"all {rejected + undated:,} new documents became dead letters: was the time field renamed, or its format"
+            f" changed? Look at the reasons in {stream.rejects}, mend the mapping, and load these days again."
+        )
+    elif not read and counted:
+        problem = (
+            f"no document was read of days of which MongoDB counts {counted:,}: look at `hub ledger`, and whether the user"
+            " of MONGO_URI may read all of the collection."
+        )
+    elif loaded and not values and earlier:
+        names = ", ".join(f"{column.name} ({column.path})" for column in stream.measures)
+        problem = (
+            f"no row of these days has a value, as {earlier:,} of the thirty days before had: was the field renamed that"
+            f" the measure {names} comes from?"
+        )
+    return Plausible(read, loaded, rejected, undated, values, problem)
+
+
+def undated_since(connection: Connection, stream: Stream, since: dt.datetime) -> int:
+    """Dead letters of no day that are new, or have changed, since an instant."""
+    row = connection.execute(
+        f"SELECT count(*) FROM {stream.rejects} WHERE rejected_at >= %s"
+        " AND (event_day IS NULL OR event_day < %s OR event_day > (now() AT TIME ZONE 'UTC')::date)",
+        (since, stream.start),
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _instant(day: object) -> dt.datetime:
+    assert isinstance(day, dt.date)
+    return dt.datetime.combine(day, dt.time(), dt.UTC)
 
 
 def newest_reading(connection: Connection) -> dt.datetime | None:

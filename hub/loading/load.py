@@ -23,7 +23,7 @@ from hub.loading.prefetch import prefetch
 from hub.loading.report import DayCount, LoadReport
 from hub.loading.source import scan
 from hub.loading.staging import Progress, Staged, stage
-from hub.mongo import Documents, collection
+from hub.mongo import Documents, collection, missing, where
 from hub.rollups.declared import ROLLUPS
 from hub.rollups.model import Rollup
 from hub.settings import Settings
@@ -47,19 +47,19 @@ def load(
     start: dt.date,
     end: dt.date,
     *,
-    mode: Mode = Mode.UPSERT,
+    mode: Mode | None = None,
     max_delete_share: float = DEFAULT_DELETE_SHARE,
     thorough: bool = False,
     progress: Progress | None = None,
 ) -> LoadReport:
     """Load the UTC days from `start` up to, but not including, `end`.
 
-    Nothing is written if nothing changed; a load that fails or is killed changes nothing. `thorough`
+    `mode` is the stream's by default. Nothing is written if nothing changed; a load that fails or is killed changes nothing. `thorough`
     compares every row even if the documents are those of the last load. `progress` is called with the
     number of documents so far. Raises UnavailableError, DeniedError or SchemaError
     for the servers, and RefusedError when `mirror` would delete more than `max_delete_share` of a day.
     """
-    began = time.monotonic()
+    began, mode = time.monotonic(), mode or stream.mode
     window = (dt.datetime.combine(start, dt.time(), dt.UTC), dt.datetime.combine(end, dt.time(), dt.UTC))
     now = dt.datetime.now(dt.UTC)
     oldest = stream.oldest_kept(now)
@@ -71,9 +71,23 @@ def load(
     mapping = Mapping.of(stream, now)
     with collection(settings, stream) as documents, connect(settings) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOAD_LOCK,))
+        if mode is Mode.MIRROR:
+            refuse_expiring(documents, stream)
         job = _Load(connection, documents, stream, mapping, window, progress or (lambda _: None))
         report = job.run(mode, max_delete_share, thorough)
+        if not report.documents and (why := missing(documents)):
+            raise HubError(f"{where(settings, stream)}: {why} Set what your application writes to.")
     return dataclasses.replace(report, seconds=time.monotonic() - began)
+
+
+def refuse_expiring(documents: Documents, stream: Stream) -> None:
+    """Raise RefusedError for a collection whose documents expire: to mirror it would delete history for it."""
+    expiring = [index["name"] for index in documents.list_indexes() if "expireAfterSeconds" in index]
+    if expiring:
+        raise RefusedError(
+            f"the stream {stream.name!r} cannot mirror {stream.database}.{stream.collection}: its index {expiring[0]!r} makes"
+            " documents expire (TTL), and mirroring would delete their rows here. Use mode upsert, or drop the index."
+        )
 
 
 class _Load:

@@ -87,6 +87,7 @@ class Stream:
             ledger=self.ledger,
             columns=", ".join(self.columns),
             values=", ".join(values),
+            measures=", ".join(column.name for column in self.measures),
             excluded=", ".join(f"excluded.{name}" for name in values),
             present=", ".join(f"present.{name}" for name in values),
             staged=", ".join(f"staged.{name}" for name in values),
