@@ -21,7 +21,7 @@ from hub.timescale.connection import connect
 from pipelines.jobs import LEDGER_JOB, READINGS_JOB
 
 # A look waits for changes: what comes meanwhile is seen at once. Dagster gives it 60 seconds.
-_WAIT_SECONDS = 25
+_LONGEST_WAIT = 25
 _EVERY_SECONDS = 5
 _UNDERWAY = {
     dg.DagsterRunStatus.NOT_STARTED,
@@ -98,10 +98,9 @@ def _decide(
 
     def look(cursor: Cursor) -> Arrivals:
         overlap = dt.timedelta(minutes=settings.reading_sensor_overlap_minutes)
+        wait = min(_LONGEST_WAIT, settings.reading_sensor_seconds)
         with collection(settings, stream) as documents, connect(settings, autocommit=True) as connection:
-            return find(
-                documents, connection, stream, cursor, overlap=overlap, wait=_WAIT_SECONDS, now=now, enough=enough
-            )
+            return find(documents, connection, stream, cursor, overlap=overlap, wait=wait, now=now, enough=enough)
 
     def state_of(run_key: str) -> RunState:
         runs = instance.get_runs(dg.RunsFilter(tags={"dagster/run_key": run_key}), limit=1)

@@ -64,7 +64,7 @@ def decide(
     """One look: `state_of` tells what became of a run key, `look` finds what arrived after a cursor's mark.
 
     The mark moves only once every run that was asked for has succeeded. After a failure the same days are asked
-    for again, after one minute, two, four, and so on up to an hour. Runs are asked for at most once in `pause`.
+    for again, after one `pause`, two, four, and so on up to an hour. Runs are asked for at most once in a pause.
     """
     now = now.replace(microsecond=now.microsecond // 1000 * 1000)  # as the cursor keeps it
     if cursor.pending:
@@ -74,7 +74,7 @@ def decide(
             return Decision({}, cursor, "waiting for the runs that load what was found")
         if RunState.FAILED in states:
             failures = cursor.failures + 1
-            wait = min(dt.timedelta(minutes=2 ** min(failures - 1, 10)), _BACKOFF_LIMIT)
+            wait = min(pause * 2 ** min(failures - 1, 10), _BACKOFF_LIMIT)
             waiting = dataclasses.replace(cursor, pending=None, failures=failures, not_before=now + wait)
             failed = cursor.pending.ranges
             return Decision({}, waiting, f"a run failed; the same days are asked for again in {wait}", failed=failed)

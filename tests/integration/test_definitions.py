@@ -143,7 +143,7 @@ def test_the_schedule_and_the_sensor_of_readings_wait_to_be_switched_on() -> Non
     repository = build_defs().get_repository_def()
     schedule, sensor = schedule_of_readings(), repository.get_sensor_def("readings_arrived")
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
-    assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
+    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
 
 
 def schedule_of_readings() -> dg.ScheduleDefinition:

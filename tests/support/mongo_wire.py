@@ -613,10 +613,10 @@ class WireServer:
             self.events.append({"_id": _resume_token(self._forgotten + len(self.events) + 1), **event})
             self._changed.notify_all()
 
-    def forget_changes(self) -> None:
-        """What an oplog does in time: tokens of all that has happened so far are of no use any more."""
+    def forget_changes(self, unseen: int = 0) -> None:
+        """What an oplog does in time: tokens from before are of no use any more; `unseen` events came and went meanwhile."""
         with self._changed:
-            self._forgotten += len(self.events)
+            self._forgotten += len(self.events) + unseen
             self.events.clear()
             self._watching.clear()
 
