@@ -166,7 +166,7 @@ def test_after_a_failed_run_the_token_stays_and_the_days_are_asked_for_again(
         documents.insert_one(reading("2026-05-03", _id="refused", source="nook"))
         (run,) = until("a run", lambda: runs_for(stack, "2026-05-03"))
         assert not stack.finished(run.run_id).is_success
-        failed = until("the failure is seen", lambda: next((t for t in ticks(stack) if t.cursor.get("failures")), None))
+        until("the failure is seen", lambda: next((t for t in ticks(stack) if t.cursor.get("failures")), None))
         connection.execute("ALTER TABLE reading_analytics DROP CONSTRAINT no_nook")
     assert "no_nook" in stack.log_of(run.run_id)
     loaded(stack, "2026-05-03")
