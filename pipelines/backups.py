@@ -6,6 +6,7 @@ from assets import backups
 from assets.engine import HubResource
 from hub.backups.routine import watch
 from hub.settings import DefinitionSettings
+from pipelines.schedules import catching_up
 
 BACKUP_JOB = "backup"
 DRILL_JOB = "drill"
@@ -31,21 +32,10 @@ def build_backups(settings: DefinitionSettings) -> dg.Definitions:
         asset_checks=backups.CHECKS,
         jobs=[nightly, weekly],
         schedules=[
-            _schedule("backup_nightly", BACKUP_JOB, settings.backup_cron, nightly.description),
-            _schedule("restore_drill_weekly", DRILL_JOB, settings.backup_drill_cron, weekly.description),
+            catching_up("backup_nightly", BACKUP_JOB, settings.backup_cron, nightly.description),
+            catching_up("restore_drill_weekly", DRILL_JOB, settings.backup_drill_cron, weekly.description),
         ],
         sensors=[backup_watch],
-    )
-
-
-def _schedule(name: str, job: str, cron: str, description: str | None) -> dg.ScheduleDefinition:
-    return dg.ScheduleDefinition(
-        name=name,
-        job_name=job,
-        description=description,
-        cron_schedule=cron,
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
     )
 
 

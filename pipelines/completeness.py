@@ -9,6 +9,7 @@ from hub.loading.sweep import sweep
 from hub.settings import DefinitionSettings
 from hub.streams.declared import streams
 from pipelines.jobs import LEDGER_JOB
+from pipelines.schedules import catching_up
 
 SWEEP_JOB = "sweep"
 RECENT_DAYS = 30
@@ -56,26 +57,12 @@ def build_completeness(settings: DefinitionSettings, ledger: object) -> dg.Defin
     return dg.Definitions(
         jobs=[ledger, sweep_job],
         schedules=[
-            _schedule("ledger_hourly", ledger, settings.ledger_cron, "Lets MongoDB count its documents by day."),
-            _schedule(
-                "sweep_nightly", sweep_job, settings.sweep_cron,
+            catching_up("ledger_hourly", LEDGER_JOB, settings.ledger_cron, "Lets MongoDB count its documents by day."),
+            catching_up(
+                "sweep_nightly", SWEEP_JOB, settings.sweep_cron,
                 f"Compares the documents of the last {RECENT_DAYS} days by digest.",
-                {"ops": {sweep_documents.name: {"config": {"days": RECENT_DAYS}}}},
+                config={"ops": {sweep_documents.name: {"config": {"days": RECENT_DAYS}}}},
             ),
-            _schedule("sweep_weekly", sweep_job, settings.sweep_all_cron, "Compares all documents by digest."),
+            catching_up("sweep_weekly", SWEEP_JOB, settings.sweep_all_cron, "Compares all documents by digest."),
         ],
     )  # fmt: skip
-
-
-def _schedule(
-    name: str, job: object, cron: str, description: str, config: dict[str, object] | None = None
-) -> dg.ScheduleDefinition:
-    return dg.ScheduleDefinition(
-        name=name,
-        job=job,
-        cron_schedule=cron,
-        execution_timezone="UTC",
-        description=description,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        run_config=config,
-    )

@@ -1,12 +1,11 @@
 """Host metrics in Dagster: assets, checks, a job and its schedule, as definitions of their own."""
 
-import datetime as dt
-
 import dagster as dg
 
 from assets import metrics
 from assets.partitions import daily
 from hub.settings import DefinitionSettings
+from pipelines.schedules import catching_up, today
 
 METRICS_JOB = "metrics"
 
@@ -24,22 +23,13 @@ def build_metrics(settings: DefinitionSettings) -> dg.Definitions:
         assets=[metrics.system_metrics, *rollups],
         asset_checks=checks,
         jobs=[job],
-        schedules=[build_schedule(settings.metrics_cron)],
+        schedules=[
+            catching_up(
+                "metrics_rollups",
+                METRICS_JOB,
+                settings.metrics_cron,
+                "Refreshes the rollups of host metrics.",
+                today(settings.metrics_start_date),
+            )
+        ],
     )
-
-
-def build_schedule(cron: str) -> dg.ScheduleDefinition:
-    """Refresh what was marked since; what the marks cover does not depend on the partition."""
-
-    @dg.schedule(
-        name="metrics_rollups",
-        job_name=METRICS_JOB,
-        cron_schedule=cron,
-        execution_timezone="UTC",
-        description="Refreshes the rollups of host metrics.",
-    )
-    def metrics_rollups(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        now = context.scheduled_execution_time.astimezone(dt.UTC)
-        return dg.RunRequest(run_key=f"metrics:{now:%Y-%m-%dT%H:%M}", partition_key=f"{now:%Y-%m-%d}")
-
-    return metrics_rollups

@@ -22,7 +22,7 @@ def build_readings(settings: DefinitionSettings) -> dg.Definitions:
         assets=[readings.collection, load, *refreshes],
         asset_checks=[*checks.OF_READINGS, *(checks.build_totals_check(rollup) for rollup in ROLLUPS)],
         jobs=[job],
-        schedules=[build_daily(settings.reading_cron)],
+        schedules=[build_daily(settings.reading_cron, settings.reading_start_date)],
         sensors=[build_arrivals([job, ledger])],
     )
     return dg.Definitions.merge(definitions, build_completeness(settings, ledger))

@@ -1,4 +1,4 @@
-"""Dagster's own storage, with connections that stay open, and are asked for a sign of life before they are used.
+"""Dagster's own storage, with connections that stay open, and are looked at before they are used.
 
 dagster-postgres opens two connections for each event that it stores: most of the time of a year's backfill, which
 plans 1,460 materializations. Only its web server keeps some, and answers an error for each after a restart of the server.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import dagster as dg
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import (
     DagsterPostgresStorage,
@@ -17,6 +18,11 @@ from dagster_postgres import (
     PostgresScheduleStorage,
 )
 from dagster_postgres.utils import create_pg_engine, pg_url_from_config
+
+from hub.instance.alive import HELD
+from pipelines.alive import SignOfLife
+
+_ENDS = {dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED}
 
 
 class _Pooled:
@@ -42,8 +48,25 @@ class _Runs(_Pooled, PostgresRunStorage):
     pass
 
 
-class _Events(_Pooled, PostgresEventLogStorage):
-    pass
+class Events(_Pooled, PostgresEventLogStorage):
+    """The process that says that a run starts is the one that executes it, whoever launched it: there it shows its life."""
+
+    def __init__(self, postgres_url: str) -> None:
+        super().__init__(postgres_url)
+        self._signs: dict[str, SignOfLife] = {}
+
+    def store_event(self, event: dg.EventLogEntry) -> None:
+        kind = event.dagster_event_type
+        if kind is dg.DagsterEventType.RUN_START:
+            self._signs[event.run_id] = SignOfLife(self.postgres_url, event.run_id)
+        super().store_event(event)
+        if kind in _ENDS and event.run_id in self._signs:
+            self._signs.pop(event.run_id).end()
+
+    def shows_life(self, run_id: str) -> bool:
+        """Whether a process executes this run just now."""
+        with self._connect() as connection:
+            return bool(connection.exec_driver_sql(HELD, {"run": run_id}).scalar())
 
 
 class _Schedules(_Pooled, PostgresScheduleStorage):
@@ -56,7 +79,7 @@ class PooledPostgresStorage(DagsterPostgresStorage):
     def __init__(self, postgres_url: str, **arguments: Any) -> None:
         super().__init__(postgres_url, **arguments)  # makes the tables
         self._run_storage = _Runs(postgres_url)
-        self._event_log_storage = _Events(postgres_url)
+        self._event_log_storage = Events(postgres_url)
         self._schedule_storage = _Schedules(postgres_url)
 
     @classmethod

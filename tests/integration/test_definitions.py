@@ -139,11 +139,10 @@ def test_checks_stand_beside_their_assets(graph: dg.AssetGraph) -> None:
     assert all(graph.get_check_spec(key).description for key in graph.asset_check_keys)
 
 
-def test_the_schedule_and_the_sensor_of_readings_wait_to_be_switched_on() -> None:
+def test_every_schedule_and_sensor_is_on_from_the_start() -> None:
     repository = build_defs().get_repository_def()
-    schedule, sensor = schedule_of_readings(), repository.get_sensor_def("readings_arrived")
-    assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
-    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+    every = [*repository.schedule_defs, *repository.sensor_defs]
+    assert [each.name for each in every if each.default_status.value != "RUNNING"] == []
 
 
 def schedule_of_readings() -> dg.ScheduleDefinition:
@@ -155,12 +154,6 @@ def test_the_schedule_is_at_ten_utc_unless_reading_cron_says_otherwise(monkeypat
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 10 * * *", "UTC")
     monkeypatch.setenv("READING_CRON", "30 4 * * 1-5")
     assert schedule_of_readings().cron_schedule == "30 4 * * 1-5"
-
-
-def test_the_sensor_looks_as_often_as_reading_sensor_seconds_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("READING_SENSOR_SECONDS", "7")
-    sensor = build_defs().get_repository_def().get_sensor_def("readings_arrived")
-    assert sensor.minimum_interval_seconds == 7
 
 
 def test_a_malformed_cron_is_named_when_definitions_load(monkeypatch: pytest.MonkeyPatch) -> None:

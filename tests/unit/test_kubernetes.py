@@ -94,8 +94,8 @@ def scalars(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 def test_every_part_of_the_instance_has_its_value() -> None:
     """A new key of dagster.yaml needs one here, and a line below that compares it."""
     assert set(INSTANCE) == {
-        "storage", "concurrency", "run_monitoring", "run_retries", "schedules", "sensors", "retention", "telemetry", "nux",
-        "python_logs",
+        "storage", "concurrency", "run_queue", "run_launcher", "run_monitoring", "run_retries", "scheduler", "schedules", "sensors",
+        "retention", "telemetry", "nux", "python_logs",
     }  # fmt: skip
 
 
@@ -109,6 +109,8 @@ def test_runs_wait_for_the_same_limits() -> None:
     assert queue["enabled"]
     assert queue["type"] == "QueuedRunCoordinator"
     assert not {"maxConcurrentRuns", "tagConcurrencyLimits"} & set(queue["config"]["queuedRunCoordinator"])
+    seconds = INSTANCE["run_queue"]["dequeue_interval_seconds"]
+    assert queue["config"]["queuedRunCoordinator"]["dequeueIntervalSeconds"] == seconds
 
 
 def test_no_asset_names_a_pool_of_which_the_documents_know_nothing() -> None:
@@ -124,7 +126,12 @@ def test_lost_runs_are_found_as_in_compose_but_have_longer_to_start() -> None:
     assert theirs["maxRuntimeSeconds"] == ours["max_runtime_seconds"]
     assert theirs["pollIntervalSeconds"] == ours["poll_interval_seconds"]
     assert theirs["startTimeoutSeconds"] > ours["start_timeout_seconds"]
-    assert DAGSTER["dagsterDaemon"]["runRetries"]["enabled"] is INSTANCE["run_retries"]["enabled"]
+    retries = INSTANCE["run_retries"]
+    assert DAGSTER["dagsterDaemon"]["runRetries"] == {
+        "enabled": retries["enabled"],
+        "maxRetries": retries["max_retries"],
+        "retryOnAssetOrOpFailure": retries["retry_on_asset_or_op_failure"],
+    }
 
 
 def test_the_rest_of_the_instance_is_the_same() -> None:
