@@ -2,7 +2,7 @@
 
 import contextlib
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 from pydantic import Field
@@ -41,6 +41,20 @@ def days_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -
     """First UTC day of the run's partitions, and the day after the last: the whole range of a backfill."""
     window = context.partition_time_window
     return window.start.date(), window.end.date()
+
+
+def of_the_run(
+    context: dg.AssetExecutionContext, key: dg.AssetKey, metadata: Mapping[str, object]
+) -> Mapping[str, object]:
+    """What belongs to the whole run: metadata of its partition where it has one only, else an observation.
+
+    Dagster repeats the metadata of a result for each partition of the run, and its plots would show a year's total
+    for each of its days.
+    """
+    if len(context.partition_keys) == 1:
+        return metadata
+    context.log_event(dg.AssetObservation(key, metadata=metadata))
+    return {}
 
 
 def table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> dg.MarkdownMetadataValue:

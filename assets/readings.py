@@ -7,7 +7,7 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
-from assets.engine import OWNERS, HubResource, days_of, table
+from assets.engine import OWNERS, HubResource, days_of, of_the_run, table
 from hub.loading.load import DEFAULT_DELETE_SHARE, load
 from hub.loading.report import LoadReport
 from hub.streams.declared import reading
@@ -101,7 +101,7 @@ def build_load(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         for key in (READINGS, REJECTS):
             if key in context.selected_asset_keys:
                 _per_day(context, key, report)
-                yield dg.MaterializeResult(asset_key=key, metadata=_metadata(key, report))
+                yield dg.MaterializeResult(asset_key=key, metadata=of_the_run(context, key, _metadata(key, report)))
 
     return load_readings
 
@@ -117,12 +117,12 @@ def summary(report: LoadReport) -> str:
 
 def _per_day(context: dg.AssetExecutionContext, key: dg.AssetKey, report: LoadReport) -> None:
     for day in report.days:
-        count = day.loaded if key == READINGS else day.rejected
-        context.add_asset_metadata(
-            {"dagster/partition_row_count": count, "read": day.read},
-            asset_key=key,
-            partition_key=day.day.isoformat(),
-        )
+        numbers = {"read": day.read, "loaded": day.loaded, "rejected": day.rejected}
+        if key == READINGS:
+            numbers |= {"dagster/partition_row_count": day.loaded, "written": day.written}
+        else:
+            numbers |= {"dagster/partition_row_count": day.rejected}
+        context.add_asset_metadata(numbers, asset_key=key, partition_key=day.day.isoformat())
 
 
 def _metadata(key: dg.AssetKey, report: LoadReport) -> dict[str, object]:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import dagster as dg
 from pydantic import Field
 
-from assets.engine import OWNERS, HubResource, days_of
+from assets.engine import OWNERS, HubResource, days_of, of_the_run
 from hub.rollups.model import Rollup
 from hub.rollups.refresh import refresh, window_of
-from hub.rollups.status import status
+from hub.rollups.status import rows_by_day, status
 from hub.streams.declared import streams
 from hub.timescale.connection import connect
 
@@ -50,14 +50,14 @@ def build_rollup(rollup: Rollup, rollups: Sequence[Rollup], partitions: dg.Parti
             with connect(settings, autocommit=True) as connection:
                 report = refresh(connection, rollup, children, rebuild=window, not_before=kept)
                 state = status(connection, [rollup])[0]
+                rows = rows_by_day(connection, rollup, start, end)
         context.log.info(f"{report.buckets:,} buckets recomputed in {report.seconds:.2f} s")
-        return dg.MaterializeResult(
-            metadata={
-                **state.to_metadata(),
-                "buckets_refreshed": report.buckets,
-                "windows": len(report.windows),
-                "seconds": round(report.seconds, 3),
-            }
-        )
+        refreshed = report.buckets_by_day()
+        for day in context.partition_keys:
+            date = dt.date.fromisoformat(day)
+            numbers = {"dagster/partition_row_count": rows.get(date, 0), "buckets_refreshed": refreshed[date]}
+            context.add_asset_metadata(numbers, partition_key=day)
+        metadata = {**state.to_metadata(), "windows": len(report.windows), "seconds": round(report.seconds, 3)}
+        return dg.MaterializeResult(metadata=of_the_run(context, context.asset_key, metadata))
 
     return refresh_rollup

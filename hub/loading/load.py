@@ -159,7 +159,7 @@ class _Load:
         for start, count in bins:
             found[_day_number(start.date())] += count
         self._mark_dirty("unnest(%s::timestamptz[]) AS touched (event_timestamp)", [[start for start, _ in bins]])
-        return self._finish(staged, found, mode, inserted=found.total(), path="copy")
+        return self._finish(staged, found, mode, written=found, inserted=found.total(), path="copy")
 
     def _merge(self, mode: Mode, max_delete_share: float) -> LoadReport:
         """COPY into a temporary table, then write only what differs."""
@@ -180,7 +180,7 @@ class _Load:
             self._sql("INSERT INTO touched SELECT event_timestamp FROM delta")
         self._mark_dirty("touched")
         return self._finish(
-            staged, found, mode, inserted=inserted - moved, updated=total - inserted, moved=moved,
+            staged, found, mode, written=self._count_days("touched"), inserted=inserted - moved, updated=total - inserted, moved=moved,
             deleted=deleted, repeated=len(repeated),
         )  # fmt: skip
 
@@ -230,6 +230,7 @@ class _Load:
         found: dict[int, int],
         mode: Mode,
         *,
+        written: dict[int, int],
         inserted: int,
         updated: int = 0,
         moved: int = 0,
@@ -252,21 +253,22 @@ class _Load:
             deleted += self._bury([identifier for identifier, _ in fresh])
         else:
             rejects_changed = self._file(heal).rowcount
-        days = self._book(staged, found)
+        days = self._book(staged, found, written)
         return LoadReport(
             *self.window, mode, days, staged.documents, staged.rejects[None], staged.elsewhere, repeated,
             inserted, updated, moved, deleted, rejects_changed, undated_new, staged.unusable,
             dict(staged.reasons), path, 0.0,
         )  # fmt: skip
 
-    def _book(self, staged: Staged, found: dict[int, int]) -> tuple[DayCount, ...]:
+    def _book(self, staged: Staged, found: dict[int, int], written: dict[int, int]) -> tuple[DayCount, ...]:
         """Write down what each day of the window came to, where that differs from what is written."""
         first, last = self.window[0].date(), self.window[1].date()
         days = []
         for offset in range((last - first).days):
             day = first + dt.timedelta(days=offset)
-            loaded, rejected = found.get(_day_number(day), 0), staged.rejects[day]
-            days.append(DayCount(day, staged.rows[_day_number(day)] + rejected, loaded, rejected))
+            number = _day_number(day)
+            loaded, rejected = found.get(number, 0), staged.rejects[day]
+            days.append(DayCount(day, staged.rows[number] + rejected, loaded, rejected, written.get(number, 0)))
         columns = [[getattr(day, name) for day in days] for name in ("day", "read", "loaded", "rejected")]
         self.connection.execute(
             f"INSERT INTO {self.stream.days} AS old (day, read, loaded, rejected)"

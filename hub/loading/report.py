@@ -11,12 +11,13 @@ from hub.streams.model import Mode
 
 @dataclasses.dataclass(frozen=True)
 class DayCount:
-    """Documents of one UTC day: read = loaded + rejected."""
+    """Documents of one UTC day: read = loaded + rejected. `written` are rows of the day that were written or removed."""
 
     day: dt.date
     read: int
     loaded: int
     rejected: int
+    written: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

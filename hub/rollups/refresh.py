@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime as dt
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from hub.errors import SchemaError
@@ -34,6 +35,17 @@ class RefreshReport:
     windows: tuple[Window, ...]
     buckets: int
     seconds: float
+    length: dt.timedelta
+    """Of a bucket."""
+
+    def buckets_by_day(self) -> Counter[dt.date]:
+        """How many buckets were recomputed that begin on each UTC day."""
+        days = Counter[dt.date]()
+        for bucket, end in self.windows:
+            while bucket < end:
+                days[bucket.date()] += 1
+                bucket += self.length
+        return days
 
 
 def mark_dirty(connection: Connection, rollup: Rollup, buckets: Iterable[dt.datetime]) -> None:
@@ -106,7 +118,7 @@ def refresh(
         if not connection.closed:
             connection.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (_REFRESH_LOCK, rollup.name))
     seconds = (dt.datetime.now(dt.UTC) - began).total_seconds()
-    return RefreshReport(rollup.name, level, windows, len(buckets), seconds)
+    return RefreshReport(rollup.name, level, windows, len(buckets), seconds, dt.timedelta(seconds=rollup.seconds))
 
 
 def _materialize(connection: Connection, rollup: Rollup, windows: Sequence[Window]) -> None:

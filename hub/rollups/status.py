@@ -9,6 +9,7 @@ from typing import Any
 
 from hub.rollups.model import Rollup
 from hub.rollups.policies import current
+from hub.rollups.refresh import window_of
 from hub.timescale.connection import Connection
 from hub.timescale.level import Level, detect
 
@@ -45,6 +46,15 @@ def status(connection: Connection, rollups: Sequence[Rollup]) -> list[RollupStat
     """The status of each rollup. Raises psycopg's errors, UndefinedTable before the first upgrade."""
     level = detect(connection)
     return [_one(connection, rollup, level) for rollup in rollups]
+
+
+def rows_by_day(connection: Connection, rollup: Rollup, start: dt.date, end: dt.date) -> dict[dt.date, int]:
+    """Rows of the rollup whose buckets begin on each UTC day from `start` up to, but not including, `end`."""
+    rows = connection.execute(
+        f"SELECT (bucket AT TIME ZONE 'UTC')::date, count(*) FROM {rollup.name} WHERE bucket >= %s AND bucket < %s GROUP BY 1",
+        window_of(start, end),
+    )
+    return dict(rows.fetchall())
 
 
 def _one(connection: Connection, rollup: Rollup, level: Level) -> RollupStatus:

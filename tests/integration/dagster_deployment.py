@@ -15,7 +15,7 @@ import psycopg
 from hub.embedded.process import accepts_connections, free_port
 from hub.settings import Settings
 from hub.timescale.connection import connect, parameters
-from tests.integration.dagster_stack import LOCATION, family, instance_of, process, until
+from tests.integration.dagster_stack import LOCATION, family, instance_of, process, run_command, until
 from tests.support.mongo_wire import WireServer
 
 _NUMBERS = itertools.count()
@@ -36,6 +36,10 @@ class Deployment:
         )
         self._running: dict[str, contextlib.ExitStack] = {}
         self._pids: dict[str, int] = {}
+
+    def switch_off(self, sensor: str) -> None:
+        """Switch a sensor off; the code location has to run."""
+        run_command(self.environment, "dagster", "sensor", "stop", sensor, "-w", str(self._workspace))
 
     def start(self, *names: str) -> None:
         """Start some, and wait until the code location answers."""

@@ -46,6 +46,7 @@ JOBS = {
 }
 # The daemon's monitoring asks every second, and a dead run is told after three; the rest is for slow machines.
 SOON = 60
+ROWS = "dagster/partition_row_count"
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,10 @@ def deployment(postgres: dict[str, str], tmp_path_factory: pytest.TempPathFactor
 
 
 def test_after_days_off_each_schedule_asks_once_for_all_that_it_missed(deployment: Deployment) -> None:
-    deployment.start("code", "daemon")
+    deployment.start("code")
+    # It would load the same days: tests/integration/test_arrivals_daemon.py is about it.
+    deployment.switch_off("readings_arrived")
+    deployment.start("daemon")
     until("the schedules are on", lambda: schedules_on(deployment) >= JOBS.keys())
     deployment.kill("daemon")
     assert deployment.instance.get_runs_count() == 0
@@ -110,6 +114,12 @@ def test_a_run_that_died_with_its_machine_is_told_and_asked_for_again(deployment
     assert materialized(deployment.instance, "reading_analytics") == counts
     assert rows_by_day(deployment.settings) == {day: count for day, count in counts.items() if count}
     assert rolled_by_day(deployment.settings) == rows_by_day(deployment.settings)
+    for asset, name in (("reading_analytics", "loaded"), ("reading_analytics", "written"), ("reading_daily", ROWS)):
+        shown = metadata_by_day(deployment, again.run_id, asset)
+        assert {day: numbers[name] for day, numbers in shown.items()} == counts | (
+            {str(MISSED[3]): 1} if asset == "reading_daily" else {}
+        )
+        assert not any({"seconds", "documents"} & numbers.keys() for numbers in shown.values())
 
 
 def test_a_report_that_came_before_the_load_of_its_days_is_written_again(deployment: Deployment) -> None:
@@ -208,6 +218,17 @@ def reports_readings(deployment: Deployment, run_id: str) -> dict[str, int]:
     records = deployment.instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
     found = [record.asset_materialization for record in records]
     return {str(each.partition): int(each.metadata["readings"].value) for each in found if each}
+
+
+def metadata_by_day(deployment: Deployment, run_id: str, asset: str) -> dict[str, dict[str, object]]:
+    """What a run says of each partition of an asset."""
+    records = deployment.instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
+    made = [found for record in records if (found := record.asset_materialization)]
+    return {
+        str(each.partition): {name: value.value for name, value in each.metadata.items()}
+        for each in made
+        if each.asset_key.path[-1] == asset
+    }
 
 
 def launched(deployment: Deployment) -> str:
