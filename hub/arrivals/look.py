@@ -107,14 +107,25 @@ def day_of(document: Mapping[str, Any], mapping: FieldMapping) -> dt.date:
 
 
 def _absent(connection: Connection, stream: Stream, waiting: dict[str, dt.date]) -> dict[str, dt.date]:
-    """Those of the ids that are neither rows, near their day, nor dead letters."""
+    """Those of the ids that are neither rows of their day nor dead letters."""
     if not waiting:
         return {}
-    present = connection.execute(
-        f"SELECT mongo_id FROM {stream.table} WHERE mongo_id = ANY(%(ids)s)"
-        " AND event_timestamp >= %(first)s::date::timestamptz AND event_timestamp < %(last)s::date::timestamptz"
-        f" UNION ALL SELECT mongo_id FROM {stream.rejects} WHERE mongo_id = ANY(%(ids)s)",
-        {"ids": list(waiting), "first": min(waiting.values()), "last": max(waiting.values()) + _DAY},
-    )
-    held = {row[0] for row in present}
+    held = {
+        row[0]
+        for row in connection.execute(
+            f"SELECT mongo_id FROM {stream.rejects} WHERE mongo_id = ANY(%s)", (list(waiting),)
+        )
+    }
+    by_day: dict[dt.date, list[str]] = {}
+    for identifier, day in waiting.items():
+        by_day.setdefault(day, []).append(identifier)
+    # Day after day, and with times that the planner knows: it opens no more than the chunk of the day.
+    for day, identifiers in by_day.items():
+        start = dt.datetime.combine(day, dt.time(), dt.UTC)
+        rows = connection.execute(
+            f"SELECT mongo_id FROM {stream.table}"
+            " WHERE mongo_id = ANY(%s) AND event_timestamp >= %s AND event_timestamp < %s",
+            (identifiers, start, start + _DAY),
+        )
+        held.update(row[0] for row in rows)
     return {identifier: day for identifier, day in waiting.items() if identifier not in held}

@@ -7,8 +7,10 @@ import datetime as dt
 from importlib.resources import files
 
 from hub.rollups.model import Rollup
+from hub.rollups.refresh import window_of
 from hub.streams.model import Stream
 from hub.timescale.connection import Connection
+from hub.timescale.newest import newest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +33,9 @@ def books(connection: Connection, start: dt.date, end: dt.date) -> list[DayBooks
     rows = connection.execute(
         "SELECT day, read, loaded, rejected, coalesce(present.rows, 0) FROM reading_days"
         " LEFT JOIN (SELECT (event_timestamp AT TIME ZONE 'UTC')::date AS day, count(*) AS rows FROM reading_analytics"
-        "   WHERE event_timestamp >= %(start)s::date::timestamptz AND event_timestamp < %(end)s::date::timestamptz"
-        "   GROUP BY 1) AS present USING (day)"
-        " WHERE day >= %(start)s AND day < %(end)s ORDER BY day",
-        {"start": start, "end": end},
+        "   WHERE event_timestamp >= %s AND event_timestamp < %s GROUP BY 1) AS present USING (day)"
+        " WHERE day >= %s AND day < %s ORDER BY day",
+        (*window_of(start, end), start, end),
     )
     return [DayBooks(*row) for row in rows]
 
@@ -102,8 +103,7 @@ def _instant(day: object) -> dt.datetime:
 
 def newest_reading(connection: Connection) -> dt.datetime | None:
     """Time of the newest reading, None in an empty table."""
-    row = connection.execute("SELECT max(event_timestamp) FROM reading_analytics").fetchone()
-    return row[0] if row else None
+    return newest(connection, "reading_analytics", "event_timestamp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,9 +142,6 @@ def rollup_totals(connection: Connection, rollup: Rollup, start: dt.date, end: d
 
 
 def _totals(connection: Connection, what: str, time: str, start: dt.date, end: dt.date) -> Totals:
-    row = connection.execute(
-        f"SELECT {what} WHERE {time} >= %s::date::timestamptz AND {time} < %s::date::timestamptz",
-        (start, end),
-    ).fetchone()
+    row = connection.execute(f"SELECT {what} WHERE {time} >= %s AND {time} < %s", window_of(start, end)).fetchone()
     assert row is not None
     return Totals(*row)

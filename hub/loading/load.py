@@ -17,6 +17,7 @@ from psycopg import errors as pg
 
 from hub.errors import HubError, RefusedError
 from hub.loading.digests import Digests
+from hub.loading.elsewhere import Elsewhere
 from hub.loading.known import Known
 from hub.loading.model import EPOCH, Mapping
 from hub.loading.prefetch import prefetch
@@ -26,6 +27,7 @@ from hub.loading.staging import Progress, Staged, stage
 from hub.mongo import Documents, collection, missing, where
 from hub.rollups.declared import ROLLUPS
 from hub.rollups.model import Rollup
+from hub.rollups.refresh import window_of
 from hub.settings import Settings
 from hub.streams.model import Mode, Stream
 from hub.timescale.connection import Connection, connect
@@ -111,11 +113,13 @@ class _Load:
         # Times are counted and marked by bins that no bucket of a rollup, nor the end of a day, cuts in two.
         length = math.gcd(3600, *(rollup.seconds for rollup in _rollups(stream)))
         self.bounds = {"start": window[0], "end": window[1], "bin": dt.timedelta(seconds=length)}
+        self.hypertable = detect(connection).hypertables
+        self.elsewhere = Elsewhere(connection, stream, window, hypertable=self.hypertable)
         self.known = Known(connection, stream, window, mapping)
         self.digests = Digests(mapping)
 
     def run(self, mode: Mode, max_delete_share: float, thorough: bool) -> LoadReport:
-        if detect(self.connection).hypertables:
+        if self.hypertable:
             # Late readings may touch more rows of a compressed chunk than the server's default allows (100,000).
             self._sql("SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0")
         recalled = None if thorough else self.known.recall(mode)
@@ -143,17 +147,17 @@ class _Load:
 
     def _direct(self, mode: Mode) -> LoadReport:
         """COPY straight into the table: for a window that has no rows yet."""
-        alone = not self._exists("TRUE")
+        alone = self.elsewhere.nothing()
         try:
             staged = self._stage(self.stream.table)
         except pg.UniqueViolation:
             raise _StartOver from None
-        if alone:  # then a repeated document can only be one of this load, which remembers their ids
-            repeated = staged.identifiers.may_repeat() and self._file("direct_check_alone").fetchone()
-        else:
-            repeated = self._file("direct_check").fetchone()
-        if repeated:
+        new = "$table WHERE event_timestamp >= %(start)s AND event_timestamp < %(end)s"
+        if staged.identifiers.may_repeat() and self._file("direct_check").fetchone():
             raise _StartOver
+        if not alone and self.elsewhere.rows(new):
+            raise _StartOver
+        self.elsewhere.forget(new)
         bins = self._file("direct_bins").fetchall()
         found = Counter[int]()
         for start, count in bins:
@@ -175,7 +179,9 @@ class _Load:
         inserted, total = self._sql("SELECT count(*) FILTER (WHERE is_new), count(*) FROM delta").fetchone() or (0, 0)
         moved = 0
         if total:
-            moved = self._move()
+            if inserted:
+                moved = self._move()
+                self.elsewhere.forget("delta WHERE is_new")
             self._file("upsert")
             self._sql("INSERT INTO touched SELECT event_timestamp FROM delta")
         self._mark_dirty("touched")
@@ -189,7 +195,7 @@ class _Load:
 
     def _move(self) -> int:
         """Delete the old rows of documents whose time has changed, and take them out of their days' books."""
-        moved = self._file("moved").fetchall()
+        moved = self._file("moved").fetchall() + self.elsewhere.rows("delta WHERE is_new")
         if moved:
             self._take_away(moved)
             with self.connection.cursor() as cursor:
@@ -198,21 +204,26 @@ class _Load:
 
     def _bury(self, identifiers: list[str]) -> int:
         """Delete the rows of documents that have become dead letters: these have what the documents say now."""
-        rows = self._file("rejects_rows", ids=identifiers).fetchall() if identifiers else []
+        if not identifiers:
+            return 0
+        self._sql("CREATE TEMP TABLE buried ON COMMIT DROP AS SELECT unnest(%s::text[]) AS mongo_id", [identifiers])
+        rows = self._file("buried").fetchall() + self.elsewhere.rows("buried")
         if rows:
             self._take_away(rows)
             self._mark_dirty("unnest(%s::timestamptz[]) AS touched (event_timestamp)", [[time for _, time in rows]])
         return len(rows)
 
     def _take_away(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Delete rows, by id and time, and take them out of their days' books."""
+        """Delete rows, by id and time, and take them out of their days' books.
+
+        A row whose document the newest load of its day did not read any more is in no book: what is loaded is at
+        most what is there.
+        """
         with self.connection.cursor() as cursor:
             cursor.executemany(f"DELETE FROM {self.stream.table} WHERE mongo_id = %s AND event_timestamp = %s", rows)
-            days = Counter(time.astimezone(dt.UTC).date() for _, time in rows)
-            cursor.executemany(
-                f"UPDATE {self.stream.days} SET read = read - %(n)s, loaded = loaded - %(n)s WHERE day = %(day)s",
-                [{"day": day, "n": count} for day, count in days.items()],
-            )
+        for day in sorted({moment.astimezone(dt.UTC).date() for _, moment in rows}):
+            first, last = window_of(day, day + dt.timedelta(days=1))
+            self._file("books_lessen", day=day, first=first, last=last)
 
     def _mirror(self, max_delete_share: float) -> int:
         for day, doomed, present in self._file("mirror_doomed").fetchall():

@@ -12,6 +12,7 @@ from hub.rollups.policies import current
 from hub.rollups.refresh import window_of
 from hub.timescale.connection import Connection
 from hub.timescale.level import Level, detect
+from hub.timescale.newest import newest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,7 @@ def _one(connection: Connection, rollup: Rollup, level: Level) -> RollupStatus:
         return row[0] if row else None
 
     rows = scalar(f"SELECT count(*) FROM {rollup.name}")
-    newest = scalar(f"SELECT max({rollup.time}) FROM {rollup.source}")
+    last = newest(connection, rollup.source, rollup.time)
     if level.continuous_aggregates:
         hypertable = scalar(
             "SELECT format('%%I.%%I', materialization_hypertable_schema, materialization_hypertable_name)"
@@ -76,7 +77,7 @@ def _one(connection: Connection, rollup: Rollup, level: Level) -> RollupStatus:
         size = scalar("SELECT pg_total_relation_size(%s::regclass)", rollup.name)
         policies = {}
     watermark = scalar("SELECT rollup_watermark(%s, %s)", rollup.name, dt.timedelta(seconds=rollup.seconds))
-    lag = max(newest - watermark, dt.timedelta()) if newest and watermark else dt.timedelta()
+    lag = max(last - watermark, dt.timedelta()) if last and watermark else dt.timedelta()
     dirty = scalar("SELECT count(DISTINCT bucket) FROM rollup_dirty WHERE rollup = %s", rollup.name)
     refreshed = scalar("SELECT refreshed_at FROM rollup_state WHERE rollup = %s", rollup.name)
     return RollupStatus(rollup.name, level, rows, size, watermark, lag, dirty, refreshed, policies)

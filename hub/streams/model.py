@@ -71,6 +71,11 @@ class Stream:
         return f"{self.name}_ledger"
 
     @property
+    def ids(self) -> str:
+        """The table of notes about the ids of each chunk."""
+        return f"{self.name}_ids"
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The columns that come from the document's fields, as COPY and comparisons have them."""
         mapped = (column.name for column in (*self.dimensions, *self.measures))
@@ -85,6 +90,8 @@ class Stream:
             rejects=self.rejects,
             days=self.days,
             ledger=self.ledger,
+            ids=self.ids,
+            ids_version=f"{self.ids}_version",
             columns=", ".join(self.columns),
             values=", ".join(values),
             measures=", ".join(column.name for column in self.measures),

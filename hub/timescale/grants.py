@@ -40,6 +40,8 @@ _TABLES = {
     # The documents themselves are for those who mend them. `detail` quotes the value that was wrong.
     "reading_rejects": Access(WRITE, grafana=("mongo_id", "reason", "detail", "event_day", "rejected_at")),
     "reading_days": Access(KEEP, grafana=ALL),
+    "reading_ids": Access(WRITE),
+    "reading_ids_version": Access(READ),
     "reading_ledger": Access(WRITE, grafana=ALL),
     "stream_state": Access(KEEP, grafana=ALL),
     "ledger_runs": Access(APPEND + ", DELETE", grafana=ALL),
@@ -138,12 +140,12 @@ def _statement(template: str, relation: str, column: str, role: str, privilege: 
 def hand_over(connection: Connection, owner: str, level: Level) -> list[str]:
     """Make `owner` the owner of every relation and function of the hub that is somebody else's; return their names.
 
-    TimescaleDB hands the chunks, the columnstore's tables and the background jobs over with each. In the
+    TimescaleDB hands the chunks, the columnstore's tables and the background jobs over with each, PostgreSQL sequences. In the
     caller's transaction or none; no row is read.
     """
     rows = connection.execute(
         "SELECT relname, relkind::text FROM pg_class WHERE relnamespace = 'public'::regnamespace"
-        " AND relname = ANY(%s) AND pg_get_userbyid(relowner) <> %s ORDER BY oid",
+        " AND relkind <> 'S' AND relname = ANY(%s) AND pg_get_userbyid(relowner) <> %s ORDER BY oid",
         (list(access(level)), owner),
     ).fetchall()
     rollups = {rollup.name for rollup in EVERY_ROLLUP}
@@ -157,7 +159,7 @@ def hand_over(connection: Connection, owner: str, level: Level) -> list[str]:
     functions = connection.execute(
         "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
         " AND proname = ANY(%s) AND pg_get_userbyid(proowner) <> %s",
-        (function_names(), owner),
+        ([*function_names(), "distrust_ids"], owner),
     ).fetchall()
     for (name,) in functions:
         connection.execute(

@@ -79,8 +79,8 @@ def grafana(made: Settings) -> Iterator[Connection]:
 
 def test_every_relation_has_a_line_in_the_table_of_grants(admin: Connection) -> None:
     found = admin.execute(
-        "SELECT relname FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm')"
-        " AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')"
+        "SELECT relname FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'S')"
+        " AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype IN ('e', 'i'))"
     ).fetchall()
     assert {name for (name,) in found} == set(access(detect(admin)))
 

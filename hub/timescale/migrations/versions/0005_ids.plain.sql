@@ -1,0 +1,2 @@
+-- Nothing: one unique index finds every row by its id.
+SELECT 1;
