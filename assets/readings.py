@@ -98,6 +98,11 @@ def build_load(partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
                 mode=None if config.mode == "stream" else Mode(config.mode), max_delete_share=config.max_delete_share, thorough=config.thorough, progress=progress,
             )  # fmt: skip
         context.log.info(summary(report))
+        if report.not_kept:
+            context.log.warning(
+                f"{report.not_kept:,} days are older than what is kept (READING_RETENTION_DAYS), and were left out: their"
+                " readings would be dropped again. Keep more days, and run `hub db upgrade`, to load them."
+            )
         for key in (READINGS, REJECTS):
             if key in context.selected_asset_keys:
                 _per_day(context, key, report)

@@ -10,7 +10,6 @@ from assets.engine import OWNERS, HubResource, days_of, of_the_run
 from hub.rollups.model import Rollup
 from hub.rollups.refresh import refresh, window_of
 from hub.rollups.status import rows_by_day, status
-from hub.streams.declared import streams
 from hub.timescale.connection import connect
 
 
@@ -43,12 +42,9 @@ def build_rollup(rollup: Rollup, rollups: Sequence[Rollup], partitions: dg.Parti
         start, end = days_of(context)
         with hub.clear_failures():
             settings = hub.settings()
-            kept = next(
-                (s.oldest_kept(dt.datetime.now(dt.UTC)) for s in streams(settings) if s.table == rollup.table), None
-            )
             window = window_of(start, end) if config.rebuild else None
             with connect(settings, autocommit=True) as connection:
-                report = refresh(connection, rollup, children, rebuild=window, not_before=kept)
+                report = refresh(connection, rollup, children, rebuild=window)
                 state = status(connection, [rollup])[0]
                 rows = rows_by_day(connection, rollup, start, end)
         context.log.info(f"{report.buckets:,} buckets recomputed in {report.seconds:.2f} s")

@@ -57,19 +57,17 @@ def load(
     """Load the UTC days from `start` up to, but not including, `end`.
 
     `mode` is the stream's by default. Nothing is written if nothing changed; a load that fails or is killed changes nothing. `thorough`
-    compares every row even if the documents are those of the last load. `progress` is called with the
-    number of documents so far. Raises UnavailableError, DeniedError or SchemaError
+    compares every row even if the documents are those of the last load. Days that are older than what the
+    stream keeps are left out. `progress` is called with the number of documents so far. Raises UnavailableError, DeniedError or SchemaError
     for the servers, and RefusedError when `mirror` would delete more than `max_delete_share` of a day.
     """
     began, mode = time.monotonic(), mode or stream.mode
-    window = (dt.datetime.combine(start, dt.time(), dt.UTC), dt.datetime.combine(end, dt.time(), dt.UTC))
     now = dt.datetime.now(dt.UTC)
-    oldest = stream.oldest_kept(now)
-    if oldest and window[0] < oldest:
-        raise RefusedError(
-            f"{start} is older than READING_RETENTION_DAYS={settings.reading_retention_days} keeps: its readings would be"
-            f" dropped again. Load from {oldest.date()} on, or keep more days and run `hub db upgrade`."
-        )
+    first = stream.first_kept(start, end, now)
+    skipped = (first - start).days
+    if first == end:
+        return LoadReport.of_nothing(window_of(start, end), mode, skipped)
+    window = window_of(first, end)
     mapping = Mapping.of(stream, now)
     with collection(settings, stream) as documents, connect(settings) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOAD_LOCK,))
@@ -79,7 +77,7 @@ def load(
         report = job.run(mode, max_delete_share, thorough)
         if not report.documents and (why := missing(documents)):
             raise HubError(f"{where(settings, stream)}: {why} Set what your application writes to.")
-    return dataclasses.replace(report, seconds=time.monotonic() - began)
+    return dataclasses.replace(report, not_kept=skipped, seconds=time.monotonic() - began)
 
 
 def refuse_expiring(documents: Documents, stream: Stream) -> None:

@@ -55,6 +55,13 @@ class LoadReport:
     path: str
     """`copy` straight into an empty window, `merge` of what differs, `digest` where nothing could differ."""
     seconds: float
+    not_kept: int = 0
+    """Days that were left out, because they are older than what the stream keeps."""
+
+    @classmethod
+    def of_nothing(cls, window: tuple[dt.datetime, dt.datetime], mode: Mode, not_kept: int) -> LoadReport:
+        """The report of a load that had nothing to read."""
+        return cls(*window, mode, (), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, "none", 0.0, not_kept)
 
     @property
     def loaded(self) -> int:
@@ -89,6 +96,7 @@ class LoadReport:
             "undated": self.undated,
             "undated_new": self.undated_new,
             "unusable_values": self.unusable,
+            "days_not_kept": self.not_kept,
             "mode": self.mode.value,
             "path": self.path,
             "seconds": round(self.seconds, 3),

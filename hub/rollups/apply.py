@@ -46,19 +46,17 @@ def apply(connection: Connection, rollups: Sequence[Rollup], level: Level) -> li
 
 def _refuse_loss(connection: Connection, rollup: Rollup) -> None:
     row = connection.execute(
-        f"SELECT (SELECT min(bucket) FROM {rollup.name}), (SELECT min({_raw_time(rollup)}) FROM {rollup.table})"
+        f"SELECT (SELECT min(bucket) FROM {rollup.name}), (SELECT min({rollup.time}) FROM {rollup.source}),"
+        " (SELECT dropped_before FROM rollup_state WHERE rollup = %s)",
+        (rollup.name,),
     ).fetchone()
-    oldest, raw = row or (None, None)
-    if oldest is not None and (raw is None or rollup.floor(raw) > oldest):
+    oldest, raw, gone = row or (None, None, None)
+    if oldest is not None and (raw is None or rollup.floor(raw) > oldest or (gone and oldest < gone)):
         raise RefusedError(
             f"the declaration of {rollup.name} has changed, but its buckets from {oldest:%Y-%m-%d} on cannot be built"
-            f" anew: {rollup.table} begins at {f'{raw:%Y-%m-%d}' if raw else 'nothing'}. Give the changed rollup"
-            " another name and keep this one as it was declared."
+            f" anew: {rollup.source} begins at {f'{max(raw, gone or raw):%Y-%m-%d}' if raw else 'nothing'}. Give the"
+            " changed rollup another name and keep this one as it was declared."
         )
-
-
-def _raw_time(rollup: Rollup) -> str:
-    return _raw_time(rollup.parent) if rollup.parent else rollup.time
 
 
 def _create(rollup: Rollup, level: Level) -> str:

@@ -124,6 +124,11 @@ class Rollup:
         return self.parent.table if self.parent else self.source
 
     @property
+    def finest(self) -> Rollup:
+        """The rollup below this one that is built on the table: this one itself, or one of its parents."""
+        return self.parent.finest if self.parent else self
+
+    @property
     def columns(self) -> tuple[str, ...]:
         return ("bucket", *self.dimensions, *(measure.name for measure in self.measures))
 

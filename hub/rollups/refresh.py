@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from hub.errors import SchemaError
+from hub.rollups.dropped import dropped_before, would_lose
 from hub.rollups.model import Rollup
 from hub.timescale.connection import Connection, acting_as
 from hub.timescale.level import Level, detect, timescale_version
@@ -75,13 +76,12 @@ def refresh(
     children: Sequence[Rollup] = (),
     *,
     rebuild: Window | None = None,
-    not_before: dt.datetime | None = None,
 ) -> RefreshReport:
     """Bring `rollup` up to date in every bucket that is marked dirty, and in the window `rebuild`.
 
     `connection` must be in autocommit mode: a continuous aggregate cannot be refreshed in a transaction.
-    `children` are the rollups built on this one; their buckets become dirty. Buckets that begin before
-    `not_before` are left as they are: where retention has dropped raw rows, recomputing would erase them.
+    `children` are the rollups built on this one; their buckets become dirty. Buckets whose raw rows retention has
+    dropped are left as they are, also by a rebuild.
     Killed at any moment, the marks stay and the next refresh does the work. Raises SchemaError when the
     rollup does not exist.
     """
@@ -100,8 +100,8 @@ def refresh(
         buckets = {bucket for _, bucket in marks}
         if rebuild:
             buckets |= _buckets(rollup, rebuild)
-        if not_before:
-            buckets = {bucket for bucket in buckets if bucket >= not_before}
+        if gone := dropped_before(connection, rollup, level):
+            buckets -= would_lose(connection, rollup, (bucket for bucket in buckets if bucket < gone))
         windows = merge(rollup, buckets)
         below = {(child.name, child.floor(bucket)) for child in children for bucket in buckets}
         books = {"rollup": rollup.name, "refreshed": bool(windows), "marks": [number for number, _ in marks],

@@ -100,6 +100,11 @@ class Stream:
             staged=", ".join(f"staged.{name}" for name in values),
         )
 
+    def first_kept(self, start: dt.date, end: dt.date, now: dt.datetime) -> dt.date:
+        """The first day of a half-open range that retention leaves whole; `end` where it is none of them."""
+        oldest = self.oldest_kept(now)
+        return min(max(start, oldest.date()), end) if oldest else start
+
     def oldest_kept(self, now: dt.datetime) -> dt.datetime | None:
         """Start of the first UTC day that retention leaves whole; None where nothing is ever dropped."""
         if self.keep is None:

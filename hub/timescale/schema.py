@@ -13,6 +13,7 @@ from alembic.script import ScriptDirectory
 
 from hub.rollups.apply import apply
 from hub.rollups.declared import EVERY_ROLLUP, HYPERTABLES
+from hub.rollups.dropped import remember
 from hub.rollups.policies import apply_policies, wanted
 from hub.rollups.refresh import refresh_all
 from hub.settings import Settings
@@ -88,6 +89,7 @@ def _bring_up(connection: Connection, settings: Settings, before: str | None) ->
         _migrate(connection)
         connection.autocommit = True
     level = detect(connection)
+    remember(connection, EVERY_ROLLUP, level)
     rollups = apply(connection, EVERY_ROLLUP, level)
     if not level.continuous_aggregates:
         return rollups, []

@@ -12,6 +12,7 @@ from typing import Any
 import bson
 import pytest
 
+from hub.arrivals import ledger
 from hub.errors import RefusedError
 from hub.loading import load as loader
 from hub.loading import staging
@@ -607,3 +608,23 @@ def test_progress_is_told_while_documents_come(settings: Settings, wire: WireSer
     assert len(told) >= 3
     assert told == sorted(told)
     assert told[-1] == 4500
+
+
+def test_days_older_than_what_is_kept_are_left_out_and_hold_up_nothing(
+    settings: Settings, wire: WireServer, connection: Connection
+) -> None:
+    today = dt.datetime.now(dt.UTC).date()
+    kept, old = today - dt.timedelta(days=10), today - dt.timedelta(days=200)
+    wire.documents += [
+        {"_id": number, "timestamp": dt.datetime.combine(day, dt.time(9), dt.UTC)}
+        for number, day in enumerate((old, kept))
+    ]
+    limited = settings.model_copy(update={"reading_retention_days": 90})
+    stream = reading_of(limited)
+    report = load(limited, stream, old, today)
+    assert (report.inserted, len(report.days)) == (1, 89)
+    assert report.not_kept == 200 - 89
+    assert load(limited, stream, old, old + dt.timedelta(days=5)).not_kept == 5
+    assert connection.execute("SELECT mongo_id FROM reading_analytics").fetchall() == [("1",)]
+    found = ledger.update(limited, stream)
+    assert (found.complete, found.expired) == (True, 1)

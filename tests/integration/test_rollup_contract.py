@@ -16,6 +16,7 @@ import pytest
 from hub.errors import RefusedError
 from hub.rollups.apply import apply, view_names
 from hub.rollups.declared import EVERY_ROLLUP, READING_ANALYTICS, READING_DAILY, READING_HOURLY, ROLLUPS
+from hub.rollups.dropped import dropped_before, remember
 from hub.rollups.model import Count, Rollup, Sum
 from hub.rollups.policies import apply_policies, current, wanted
 from hub.rollups.refresh import mark_dirty, refresh, refresh_all
@@ -183,15 +184,45 @@ def test_a_rebuild_recomputes_a_window_that_nobody_marked(db: Connection) -> Non
     assert [row[3] for row in rows(db, READING_DAILY, day)] == [1]
 
 
-def test_buckets_before_the_retention_are_left_as_they_are(db: Connection) -> None:
+def test_buckets_whose_raw_rows_retention_has_dropped_are_left_as_they_are(db: Connection) -> None:
     day = dt.datetime(2026, 2, 9, tzinfo=dt.UTC)
-    insert(db, ("1", day + HOUR, "kobo", "session", 1.0), ("2", day + 30 * HOUR, "kobo", "session", 1.0))
+    insert(db, ("1", day + HOUR, "kobo", "session", 1.0), ("2", day + HOUR, "web", "article", 1.0))
+    insert(db, ("3", day + 30 * HOUR, "kobo", "session", 1.0))
     refresh_all(db, _READINGS)
-    with db.transaction():
-        db.execute("DELETE FROM reading_analytics WHERE event_timestamp = %s", (day + HOUR,))
-        mark_dirty(db, READING_HOURLY, [day + HOUR])
-    refresh(db, READING_HOURLY, [READING_DAILY], not_before=day + 24 * HOUR)
-    assert [row[3] for row in rows(db, READING_HOURLY, day)] == [1]
+    db.execute("UPDATE rollup_state SET dropped_before = %s WHERE rollup = %s", (day + 24 * HOUR, READING_HOURLY.name))
+    try:
+        db.execute("DELETE FROM reading_analytics")
+        insert(db, ("late", day + HOUR, "kobo", "session", 5.0))
+        refresh_all(db, _READINGS)
+        whole = (day, day + 48 * HOUR)
+        for rollup in _READINGS:
+            refresh(db, rollup, [READING_DAILY] if rollup == READING_HOURLY else [], rebuild=whole)
+            assert [row[3] for row in rows(db, rollup, day)] == [1, 1]
+        assert [row[3] for row in rows(db, READING_DAILY, day + 24 * HOUR)] == []
+        # What is there again is no loss.
+        insert(db, ("1", day + HOUR, "kobo", "session", 1.0), ("2", day + HOUR, "web", "article", 1.0))
+        refresh_all(db, _READINGS)
+        assert [row[3] for row in rows(db, READING_DAILY, day)] == [2, 1]
+        stale = dataclasses.replace(READING_HOURLY, measures=READING_HOURLY.measures[:2])
+        with pytest.raises(RefusedError, match="reading_hourly has changed"):
+            apply(db, (stale, stale.coarser("reading_daily", bucket="1 day")), detect(db))
+    finally:
+        db.execute("UPDATE rollup_state SET dropped_before = NULL")
+
+
+def test_how_far_raw_rows_are_gone_is_remembered_when_the_policy_is_lifted(db: Connection) -> None:
+    level = detect(db)
+    if not level.continuous_aggregates:
+        pytest.skip("policies are TimescaleDB's, level 1")
+    try:
+        apply_policies(db, [READING_ANALYTICS], wanted([READING_ANALYTICS], _READINGS, 30, 120))
+        remember(db, _READINGS, level)
+        apply_policies(db, [READING_ANALYTICS], wanted([READING_ANALYTICS], _READINGS, 30, None))
+        gone = dropped_before(db, READING_HOURLY, level)
+        assert gone is not None
+        assert abs(dt.datetime.now(dt.UTC) - dt.timedelta(days=120) - gone) < dt.timedelta(minutes=5)
+    finally:
+        db.execute("UPDATE rollup_state SET dropped_before = NULL")
 
 
 def test_one_declaration_makes_a_rollup_and_a_changed_one_makes_it_anew(db: Connection) -> None:

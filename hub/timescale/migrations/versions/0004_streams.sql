@@ -8,8 +8,7 @@ CREATE TABLE stream_state (
     undated_asked_at timestamptz,
     ledger_at        timestamptz,
     recent_sweep_at  timestamptz,
-    full_sweep_at    timestamptz,
-    dropped_before   timestamptz
+    full_sweep_at    timestamptz
 );
 COMMENT ON TABLE stream_state IS 'What is known of each stream beside its days.';
 COMMENT ON COLUMN stream_state.undated IS 'Documents that belong to no day, as MongoDB counts them.';
@@ -20,7 +19,6 @@ COMMENT ON COLUMN stream_state.undated_asked_at IS 'When a run for the undated d
 COMMENT ON COLUMN stream_state.ledger_at IS 'When MongoDB last counted its documents by day.';
 COMMENT ON COLUMN stream_state.recent_sweep_at IS 'When the documents of the last days were last compared by digest.';
 COMMENT ON COLUMN stream_state.full_sweep_at IS 'When all documents were last compared by digest.';
-COMMENT ON COLUMN stream_state.dropped_before IS 'Raw rows before this time may have been dropped by retention: no refresh may recompute their buckets.';
 
 -- What MongoDB holds of each day. A day is asked for while it holds more than was read, or other than was read.
 CREATE TABLE reading_ledger (
@@ -62,6 +60,21 @@ UPDATE reading_days SET whole = load_at >= (day + 1)::timestamp AT TIME ZONE 'UT
 COMMENT ON COLUMN reading_days.digest IS 'Digest of the documents that the newest load of the day read; it does not depend on their order.';
 COMMENT ON COLUMN reading_days.present IS 'Rows and dead letters of the day as its newest load left them: how many, written when.';
 COMMENT ON COLUMN reading_days.whole IS 'Whether the newest load was after the end of the day.';
+
+ALTER TABLE rollup_state ADD COLUMN dropped_before timestamptz;
+COMMENT ON COLUMN rollup_state.dropped_before IS 'Raw rows before this time may have been dropped by retention: no refresh takes their buckets along.';
+DO $$
+DECLARE
+    oldest timestamptz;
+    raw timestamptz;
+BEGIN
+    IF to_regclass('public.reading_hourly') IS NOT NULL THEN
+        SELECT min(bucket) FROM reading_hourly INTO oldest;
+        SELECT coalesce(min(event_timestamp), now()) FROM reading_analytics INTO raw;
+        UPDATE rollup_state SET dropped_before = raw WHERE rollup = 'reading_hourly' AND oldest < date_trunc('hour', raw, 'UTC');
+    END IF;
+END
+$$;
 
 -- Digests by day take its place.
 DROP TABLE reading_windows;
