@@ -88,11 +88,15 @@ def _totals(connection: Connection) -> dict[str, RollupTotals]:
         if _one(connection, "SELECT to_regclass(%s)", rollup.name)[0] is None:
             continue
         counts = [f"sum({measure.name})" for measure in rollup.measures if isinstance(measure, Count)]
-        sums = [f"coalesce(sum({measure.name}), 0)" for measure in rollup.measures if isinstance(measure, Sum)]
+        # As numeric, which no sum of doubles overflows.
+        sums = [f"coalesce(sum({measure.name}::numeric), 0)" for measure in rollup.measures if isinstance(measure, Sum)]
         events = f"coalesce({counts[0]}, 0)::bigint" if counts else "0"
-        values = f"({' + '.join(sums)})::float8" if sums else "NULL::float8"
+        values = f"{' + '.join(sums)}" if sums else "NULL::float8"
         query = f"SELECT count(*), {events}, {values}, min(bucket)::text, max(bucket)::text FROM {rollup.name}"
-        totals[rollup.name] = RollupTotals(*_one(connection, query))
+        buckets, count, value, first, last = _one(connection, query)
+        # JSON has no words for what is not finite: of such a sum only the counts are compared.
+        total = None if value is None or not math.isfinite(float(value)) else float(value)
+        totals[rollup.name] = RollupTotals(buckets, count, total, first, last)
     return totals
 
 

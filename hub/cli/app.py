@@ -180,6 +180,8 @@ def db_upgrade() -> None:
         else:
             made = f"; rollups built: {', '.join(done.rollups)}" if done.rollups else ""
             say(f"Schema {done.before or 'empty'} → {done.after} ({done.level.title}){made}.")
+        for line in done.said:
+            say(line)
 
 
 @db.command("roles")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import math
 from importlib.resources import files
 
 from hub.rollups.model import Rollup
@@ -116,19 +117,16 @@ class Totals:
 
     def matches(self, other: Totals) -> bool:
         """Equal, but for the last digits of a sum of floating-point numbers in another order."""
-        tolerance = 1e-9 * max(1.0, abs(self.value_sum), abs(other.value_sum))
-        return (
-            self.events == other.events
-            and self.value_count == other.value_count
-            and abs(self.value_sum - other.value_sum) <= tolerance
-        )
+        same = math.isclose(self.value_sum, other.value_sum, rel_tol=1e-9, abs_tol=1e-9)
+        nan = math.isnan(self.value_sum) and math.isnan(other.value_sum)
+        return self.events == other.events and self.value_count == other.value_count and (same or nan)
 
 
 def raw_totals(connection: Connection, start: dt.date, end: dt.date) -> Totals:
     """Totals of the raw readings of the half-open range of UTC days."""
     return _totals(
         connection,
-        "count(*), count(value), coalesce(sum(value), 0) FROM reading_analytics",
+        "count(*), count(value), coalesce(sum(value::numeric), 0) FROM reading_analytics",
         "event_timestamp",
         start,
         end,
@@ -137,11 +135,14 @@ def raw_totals(connection: Connection, start: dt.date, end: dt.date) -> Totals:
 
 def rollup_totals(connection: Connection, rollup: Rollup, start: dt.date, end: dt.date) -> Totals:
     """Totals of a rollup of readings over the same range."""
-    columns = "coalesce(sum(events), 0)::bigint, coalesce(sum(value_count), 0)::bigint, coalesce(sum(value_sum), 0)"
+    columns = (
+        "coalesce(sum(events), 0)::bigint, coalesce(sum(value_count), 0)::bigint, coalesce(sum(value_sum::numeric), 0)"
+    )
     return _totals(connection, f"{columns} FROM {rollup.name}", "bucket", start, end)
 
 
 def _totals(connection: Connection, what: str, time: str, start: dt.date, end: dt.date) -> Totals:
+    """Sums are of numeric: doubles beyond 1e300, which somebody may have written by SQL, overflow."""
     row = connection.execute(f"SELECT {what} WHERE {time} >= %s AND {time} < %s", window_of(start, end)).fetchone()
     assert row is not None
-    return Totals(*row)
+    return Totals(row[0], row[1], float(row[2]))

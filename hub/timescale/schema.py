@@ -35,6 +35,8 @@ class Upgrade:
     rollups: tuple[str, ...]
     policies: tuple[str, ...]
     rights: int
+    said: tuple[str, ...] = ()
+    """What migrations did to rows, in sentences."""
 
     @property
     def changed(self) -> bool:
@@ -74,32 +76,35 @@ def upgrade(settings: Settings) -> Upgrade:
             with connection.transaction():
                 handed = hand_over(connection, settings.owner, detect(connection))
         with acting_as(connection, settings.owner) if apart(settings) else contextlib.nullcontext():
-            rollups, policies = _bring_up(connection, settings, before)
+            said, rollups, policies = _bring_up(connection, settings, before)
             level = detect(connection)
             granted = apply_grants(connection, settings, level)
-            if rollups:
+            if rollups or said:
                 refresh_all(connection, EVERY_ROLLUP)
-        return Upgrade(before, newest_revision(), level, tuple(rollups), tuple(policies), len(handed) + granted)
+        changes = len(handed) + granted
+        return Upgrade(before, newest_revision(), level, tuple(rollups), tuple(policies), changes, tuple(said))
 
 
-def _bring_up(connection: Connection, settings: Settings, before: str | None) -> tuple[list[str], list[str]]:
-    """Migrations, rollups and policies; return the rollups that were built and the policies that changed."""
+def _bring_up(connection: Connection, settings: Settings, before: str | None) -> tuple[list[str], list[str], list[str]]:
+    """Migrations, rollups and policies; return what was said, the rollups that were built, the policies that changed."""
+    said: list[str] = []
     if before != newest_revision():
         connection.autocommit = False
-        _migrate(connection)
+        said = _migrate(connection)
         connection.autocommit = True
     level = detect(connection)
     remember(connection, EVERY_ROLLUP, level)
     rollups = apply(connection, EVERY_ROLLUP, level)
     if not level.continuous_aggregates:
-        return rollups, []
+        return said, rollups, []
     policies = wanted(HYPERTABLES, EVERY_ROLLUP, settings.reading_compress_after_days, settings.reading_retention_days)
-    return rollups, apply_policies(connection, HYPERTABLES, policies)
+    return said, rollups, apply_policies(connection, HYPERTABLES, policies)
 
 
-def _migrate(connection: Connection) -> None:
-    """Run Alembic over this very connection: the advisory lock is its session's."""
+def _migrate(connection: Connection, revision: str = "head") -> list[str]:
+    """Run Alembic, up to a revision, over this very connection: the advisory lock is its session's. Return what the migrations say."""
     config = Config()
+    said = config.attributes["said"] = []
     config.set_main_option("script_location", str(_MIGRATIONS))
     engine = sa.create_engine(
         "postgresql+psycopg://",
@@ -110,7 +115,8 @@ def _migrate(connection: Connection) -> None:
     try:
         with engine.connect() as alembic_connection:
             config.attributes["connection"] = alembic_connection
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
             alembic_connection.commit()
     except sa.exc.DBAPIError as error:
         raise error.orig or error from None
+    return said

@@ -18,6 +18,13 @@ def run(name: str) -> None:
     driver.execute((_FOLDER / name).read_text(encoding="utf-8"))
 
 
+def say(text: str) -> None:
+    """Tell the person who upgrades what was done to rows."""
+    config = op.get_context().config
+    assert config is not None
+    config.attributes["said"].append(text)
+
+
 def run_for_level(stem: str) -> None:
     """Run `STEM.hypertable.sql` where there are hypertables, `STEM.plain.sql` elsewhere."""
     driver = op.get_bind().connection.driver_connection
