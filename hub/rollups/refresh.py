@@ -6,8 +6,11 @@ import contextlib
 import dataclasses
 import datetime as dt
 import re
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from psycopg.errors import LockNotAvailable
 
 from hub.errors import SchemaError
 from hub.rollups.dropped import dropped_before, would_lose
@@ -19,6 +22,8 @@ Window = tuple[dt.datetime, dt.datetime]
 
 # Advisory lock class; two refreshes of one rollup wait for each other.
 _REFRESH_LOCK = 0x524F4C4C
+# How long a refresh by somebody else is waited for.
+_WAIT_SECONDS = 1800
 # After the refresh of a rollup: its marks go, its children's come.
 _BOOKS = """
 WITH state AS (UPDATE rollup_state SET refreshed_at = now() WHERE rollup = %(rollup)s AND %(refreshed)s),
@@ -140,10 +145,27 @@ def _materialize(connection: Connection, rollup: Rollup, windows: Sequence[Windo
         )
         try:
             for start, end in windows:
-                connection.execute(f"CALL refresh_continuous_aggregate(%s, %s, %s{whole})", (rollup.name, start, end))
+                _when_free(
+                    lambda window=(start, end): connection.execute(  # type: ignore[misc]
+                        f"CALL refresh_continuous_aggregate(%s, %s, %s{whole})", (rollup.name, *window)
+                    )
+                )
         finally:
             if not connection.closed:
                 connection.execute("RESET enable_sort; RESET synchronous_commit")
+
+
+def _when_free(refresh: Callable[[], object]) -> None:
+    """Wait for a refresh of the same buckets that is at work, that of a policy: TimescaleDB refuses a second one."""
+    until = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            refresh()
+            return
+        except LockNotAvailable:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.5)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -364,3 +365,31 @@ def test_the_views_answer_the_questions_that_people_ask(db: Connection) -> None:
     ).fetchone()
     assert described is not None
     assert described[1] >= described[0] - 1  # every column but the obvious `source`
+
+
+def test_a_refresh_waits_for_a_policy_that_refreshes_the_same_buckets(
+    settings: Settings, connection: Connection
+) -> None:
+    if not detect(connection).continuous_aggregates:
+        pytest.skip("policies are TimescaleDB's, level 1")
+    day = dt.datetime(2026, 8, 3, tzinfo=dt.UTC)
+    connection.autocommit = True
+    insert(connection, ("1", day + HOUR, "kobo", "session", 1.0))
+
+    def ours() -> int:
+        with connect(settings, autocommit=True) as mine:
+            return refresh(mine, READING_HOURLY).buckets
+
+    with ThreadPoolExecutor(1) as pool, connect(settings, autocommit=True) as policy:
+        # What TimescaleDB writes down of a refresh that is at work, and looks at before it begins another.
+        ranges = "_timescaledb_catalog.continuous_aggs_jobs_refresh_ranges"
+        policy.execute(
+            f"INSERT INTO {ranges} SELECT mat_hypertable_id, -(2 ^ 62)::bigint, (2 ^ 62)::bigint, pg_backend_pid(), 0, now()"
+            " FROM _timescaledb_catalog.continuous_agg WHERE user_view_name = 'reading_hourly'"
+        )
+        refreshed = pool.submit(ours)
+        with pytest.raises(TimeoutError):
+            refreshed.result(3)  # it waits
+        policy.execute(f"DELETE FROM {ranges}")
+        assert refreshed.result(60) == 1
+    assert [row[3] for row in rows(connection, READING_HOURLY, day)] == [1]
