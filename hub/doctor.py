@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hub import mongo
 from hub.errors import HubError
+from hub.instance.state import stuck, switched_off
 from hub.mongo import Documents
 from hub.rollups.declared import ROLLUPS
 from hub.settings import Settings
@@ -145,8 +146,21 @@ def _dagster(settings: Settings) -> Iterator[Finding]:
         return
     with connect(settings.as_dagster()) as connection:
         found = connection.execute("SELECT to_regclass('runs')").fetchone()
-    used = "in use" if found != (None,) else "empty; the first run makes its tables"
-    yield Finding("Dagster instance", True, f"{home}, database {settings.dagster_db_name!r} ({used})")
+        used = found != (None,)
+        off = switched_off(connection) if used else []
+        # On Kubernetes it is a run's pod that tells.
+        dead = stuck(connection, signs="KUBERNETES_SERVICE_HOST" not in os.environ) if used else []
+    detail = "in use" if used else "empty; the first run makes its tables"
+    yield Finding("Dagster instance", True, f"{home}, database {settings.dagster_db_name!r} ({detail})")
+    if used:
+        yield Finding(
+            "automation", not off, f"switched off: {', '.join(off)}" if off else "every schedule and sensor is on",
+            "switch it on in Dagster, under Automation" if off else "",
+        )  # fmt: skip
+        yield Finding(
+            "runs", not dead, f"stuck: {', '.join(dead)}" if dead else "none is stuck",
+            "is the daemon running? It ends them within two minutes; if it does not, terminate them in Dagster" if dead else "",
+        )  # fmt: skip
 
 
 def _disk(folder: Path) -> Finding:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import subprocess
 from collections.abc import Iterator
 
 import dagster as dg
@@ -99,7 +100,11 @@ def test_after_days_off_each_schedule_asks_once_for_all_that_it_missed(deploymen
             deployment.succeeded(asked[schedule].run_id)
         assert len([path for path in deployment.settings.backup_dir.iterdir() if path.name[0].isdigit()]) == 1
         until("the load is under way", deployment.loads_waiting)
+        assert told(deployment) == {"automation": "switched off: readings_arrived"}
         deployment.kill("daemon", "code")
+    lost = the_run_of(deployment, "readings_daily").run_id
+    deployment.sql("UPDATE runs SET start_time = start_time - 300 WHERE run_id = %s", lost)  # five minutes pass
+    assert told(deployment)["runs"] == f"stuck: readings {lost[:8]}"
 
 
 def test_a_run_that_died_with_its_machine_is_told_and_asked_for_again(deployment: Deployment) -> None:
@@ -207,6 +212,15 @@ def the_run_of(deployment: Deployment, schedule: str) -> dg.DagsterRun:
         return [run for run in runs if deployment.instance.get_records_for_run(run.run_id).records]
 
     return until(f"{schedule} asks for a run", asked_for)[0]
+
+
+def told(deployment: Deployment) -> dict[str, str]:
+    """What the doctor says of Dagster that is wrong."""
+    done = subprocess.run(["hub", "doctor", "--json"], env=deployment.environment, stdout=subprocess.PIPE, timeout=120)
+    findings = json.loads(done.stdout)["findings"]
+    return {
+        each["name"]: each["detail"] for each in findings if not each["ok"] and each["name"] in ("automation", "runs")
+    }
 
 
 def children_of(deployment: Deployment, run: dg.DagsterRun) -> list[dg.DagsterRun]:
