@@ -29,6 +29,7 @@ _DEFAULTS: dict[str, dict[str, str]] = {
         "path": "",
         "url": "",
         "branch": "main",
+        "unencrypted": "refuse",
         "signatures": "off",
         "allowed_signers": "",
         "min_free_mb": "64",
@@ -72,6 +73,7 @@ class Config:
     path: Path
     url: str
     branch: str
+    unencrypted: str
     signatures: str
     allowed_signers: Path | None
     min_free_bytes: int
@@ -249,6 +251,13 @@ def _build(name: str, source: Path, values: dict[str, dict[str, str]], state_dir
     url = needed("repository", "url")
     if url.startswith(("-", "ext::")):
         raise ConfigError("value", f"{source}: [repository] url = {url!r} is not a URL the agent will fetch from")
+    unencrypted = text("repository", "unencrypted", ("refuse", "allow"))
+    if unencrypted == "refuse" and url.lower().startswith(("http://", "git://", "ftp://")):
+        raise ConfigError(
+            "value",
+            f"{source}: [repository] url begins with {url.split('://')[0]}://: whoever is between here and the remote decides "
+            "what runs; use https:// or SSH, or set unencrypted = allow",
+        )
     project = needed("compose", "project")
     if not _PROJECT.match(project):
         raise ConfigError("value", f"{source}: [compose] project = {project!r} is not a Compose project name")
@@ -270,6 +279,7 @@ def _build(name: str, source: Path, values: dict[str, dict[str, str]], state_dir
         path=path,
         url=url,
         branch=branch,
+        unencrypted=unencrypted,
         signatures=signatures,
         allowed_signers=signers,
         min_free_bytes=int(number("repository", "min_free_mb") * 1024 * 1024),

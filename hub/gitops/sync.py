@@ -113,16 +113,16 @@ class Agent:
         )
 
     def check(self, head: str, target: str) -> None:
-        """Everything about the commit itself that must hold before its files are looked at."""
+        """Everything about the commit itself that must hold before its files are looked at; whose it is comes first."""
+        if target != self.state.last_good:
+            for commit in signing.check(self.repo, self.state.last_good, target):
+                self.log.info("signature verified", commit=commit[:12])
         if target != head:
             self.repo.check_target(head, target)
             self.repo.check_in_the_way(head, target)
             self.repo.check_space(target)
         else:
             self.repo.check_target(target, target)
-        if target != self.state.last_good:
-            for commit in signing.check(self.repo, self.state.last_good, target):
-                self.log.info("signature verified", commit=commit[:12])
 
     def survey(self, head: str, target: str) -> tuple[stack.Model, Plan, dict[str, Container]]:
         """The target's model, read from a copy beside the clone, what it would change, and what runs."""

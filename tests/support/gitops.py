@@ -435,6 +435,23 @@ def settled(world: World, rev: int) -> None:
     assert not list(world.state_dir.glob("*.stage"))
 
 
+def untouched(world: World, rev: int | str = 1) -> None:
+    """The stack and the tree are what they were, and status does not claim to be in step."""
+    world.assert_whole(rev)
+    assert not world.calls("compose up")
+    found = world.assert_status_is_true()
+    assert not found["in_step"]
+    assert found["in_flight"] is None
+
+
+def refused(world: World, kind: str, code: int = 3) -> str:
+    """Run the agent, insist that it ends with this kind and exit code, and return what it said."""
+    ran = world.run()
+    assert ran.code == code, ran.out + ran.err
+    assert f"kind={kind}" in ran.err
+    return ran.err
+
+
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
     """Poll with a deadline."""
     deadline = time.monotonic() + seconds

@@ -118,6 +118,7 @@ def test_the_example_configuration_is_valid(tmp_path: Path) -> None:
     (tmp_path / "allowlist").write_text("prod git@github.com:example/reading-hub.git main\n")
     found = config.load("prod", tmp_path, tmp_path / "state")
     assert found.database_services == ("timescaledb",)
+    assert found.signatures == "tip"
     assert found.backup_command[:2] == ("docker", "compose")
 
 
@@ -179,6 +180,9 @@ def test_secrets_do_not_pass(tmp_path: Path) -> None:
         ("plain", "plain"),
         ("two words", '"two words"'),
         ('a"b\\c\nd', '"a\\"b\\\\c\\nd"'),
+        ("red\x1b[31m\x7f\x85\u2028\u202e\udcff", '"red\\x1b[31m\\x7f\\u0085\\u2028\\u202e\\xff"'),
+        ("line\n", '"line\\n"'),
+        ("x" * 3000, f'"{"x" * 2000} … (3000 characters)"'),
         (True, "true"),
         ("", '""'),
         ("a=b", '"a=b"'),
@@ -310,12 +314,14 @@ def test_the_question_to_dagster_is_valid_graphql() -> None:
 
 def test_the_units_say_what_they_must() -> None:
     service, timer = (configparser.ConfigParser(strict=False, interpolation=None) for _ in range(2))
+    service.optionxform = str  # type: ignore[assignment,method-assign]
     service.read(SYSTEMD / "reading-hub-gitops@.service")
     timer.read(SYSTEMD / "reading-hub-gitops@.timer")
     assert timer["Timer"]["OnBootSec"]
     assert service["Service"]["SuccessExitStatus"] == "75"
     assert service["Service"]["ExecStart"].endswith("gitops.pyz sync %i")
     assert service["Service"]["ProtectSystem"] == "strict"
+    assert {"MemoryMax", "MemorySwapMax", "TasksMax", "TimeoutStartSec", "TimeoutStopSec"} <= set(service["Service"])
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here")
