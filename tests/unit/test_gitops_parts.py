@@ -202,11 +202,30 @@ def test_logfmt_values_stay_on_one_line(value: object, line: str) -> None:
         ({"id": "2026-01-02T03-04-05Z"}, 1767323045),
         ({"name": "latest"}, 0),
         ({}, 0),
-        ({"time": True}, 0),
+        ({"created_at": "2026-01-02T03:04:05+00:00", "verified_at": "2026-02-02T03:04:05+00:00"}, 1767323045),
+        ({"name": "20260102T030405Z", "created_at": "2026-01-02T03:04:09Z", "verified_at": None}, 1767323045),
+        ({"name": "2026-01-02T03:04:05-23:59"}, 1767323045 + 86340),
+        ({"time": True}, None),
+        ({"time": float("nan")}, None),
+        ({"time": float("inf")}, None),
+        ({"time": -1}, None),
+        ({"time": 1767323045000}, None),
+        ({"time": "yesterday"}, None),
+        ({"time": ["2026-01-02T03:04:05Z"]}, None),
+        ({"time": "2026-01-02T03:04:05Z or so"}, None),
+        ({"created_at": "2026-02-30T03:04:05Z"}, None),
+        ({"created_at": "2026-02-01T24:00:00Z"}, None),
+        ({"created_at": "2026-02-01T03:04:05+24:00"}, None),
+        ({"created_at": "2026-02-01T03:04:05+23:60"}, None),
+        ({"created_at": "0000-01-01T00:00:00Z"}, None),
+        ({"name": "20270102T030405Z"}, None),
+        ({"name": "20260230T030405Z", "created_at": "2026-01-02T03:04:05Z"}, None),
+        ({"created_at": "2026-01-02T03:04:05Z", "verified_at": "2099-01-02T03:04:05Z"}, None),
+        ({"created_at": "2099-01-02T03:04:05Z", "verified_at": "2026-01-02T03:04:05Z"}, None),
     ],
 )
-def test_times_of_backups(item: dict[str, object], epoch: int) -> None:
-    assert backup_gate._when(item) == epoch
+def test_times_of_backups(item: dict[str, object], epoch: int | None) -> None:
+    assert backup_gate._when(item, latest=1790000000) == epoch
 
 
 def container(**changes: object) -> Container:
