@@ -24,7 +24,6 @@ _KEPT = ("GIT_SSL_CAINFO", "GIT_SSL_CAPATH")
 # Compose tells the way of each container on standard error, before and between what is wrong.
 LARGEST = 64 * 1024 * 1024  # bytes of standard output that are kept; git lists 400,000 paths in that
 _COMPLAINT = 256 * 1024  # bytes of standard error that are kept, the last ones
-_TOLD = 700  # characters of a complaint
 _LINGER = 2.0  # seconds; a grandchild that left the group may hold the pipes for ever
 _PROGRESS = re.compile(r"(?:Container|Network|Volume|Image) \S+\s+[A-Z][a-z]+")
 
@@ -65,13 +64,14 @@ class Finished:
             raise ValueError("nested too deeply") from error
 
     def complaint(self) -> str:
-        """The last lines of standard error (or of standard output), short enough for one log line."""
+        """The last lines of standard error (or of standard output), on one line.
+
+        Not shortened: half of a password would not be known for one by whoever redacts. log.plain does that afterwards.
+        """
         text = os.fsdecode(self.err).strip() or os.fsdecode(self.out).strip()
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         telling = [line for line in lines if not _PROGRESS.fullmatch(line)]
-        told = " | ".join((telling or lines)[-4:])
-        # Cut between words: half of a password would not be known for one by whoever redacts.
-        return told if len(told) <= _TOLD else "… " + told[-_TOLD:].partition(" ")[2]
+        return " | ".join((telling or lines)[-4:])
 
 
 def run(

@@ -60,7 +60,7 @@ _DEFAULTS: dict[str, dict[str, str]] = {
         "backup_max_age_hours": "24",
         "backup_timeout": "120",
     },
-    "notify": {"command": "", "timeout": "30"},
+    "notify": {"command": "", "timeout": "30", "postponed_after": "3600"},
     "metrics": {"file": ""},
 }
 
@@ -101,6 +101,7 @@ class Config:
     backup_timeout: float
     notify_command: tuple[str, ...]
     notify_timeout: float
+    postponed_after: float
     metrics_file: Path | None
     state_dir: Path
 
@@ -151,8 +152,8 @@ def names(config_dir: Path = CONFIG_DIR) -> list[str]:
 def read_safely(path: Path) -> str:
     """The text of a file that only root or the running user can have written; else ConfigError."""
     try:
-        with open(path, encoding="utf-8") as file:
-            _check_owner(path, os.fstat(file.fileno()))
+        with open(path, encoding="utf-8", opener=_opener) as file:
+            check_owner(path, os.fstat(file.fileno()))
             return file.read()
     except FileNotFoundError as error:
         raise ConfigError("missing", f"{path} does not exist; see deploy/gitops/ for an example") from error
@@ -160,15 +161,20 @@ def read_safely(path: Path) -> str:
         raise ConfigError("unreadable", f"{path} cannot be read: {error}") from error
 
 
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe in a file's place must not hold us
+
+
 def _directory_is_safe(path: Path) -> None:
     try:
         info = os.stat(path)
     except OSError as error:
         raise ConfigError("missing", f"the configuration folder {path} cannot be read: {error.strerror}") from error
-    _check_owner(path, info)
+    check_owner(path, info)
 
 
-def _check_owner(path: Path, info: os.stat_result) -> None:
+def check_owner(path: Path, info: os.stat_result) -> None:
+    """Raises ConfigError if somebody else than root and the running user can have written what `info` describes."""
     if info.st_uid not in (0, os.geteuid()):
         raise ConfigError(
             "owner",
@@ -307,6 +313,7 @@ def _build(name: str, source: Path, values: dict[str, dict[str, str]], state_dir
         backup_timeout=number("database", "backup_timeout"),
         notify_command=words("notify", "command"),
         notify_timeout=number("notify", "timeout"),
+        postponed_after=number("notify", "postponed_after"),
         metrics_file=absolute("metrics", "file"),
         state_dir=state_dir,
     )

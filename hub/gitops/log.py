@@ -17,6 +17,7 @@ _SECRET_KEY = re.compile(r"(?i)PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|KEY|URI|U
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@+-]+")
 _SHORT = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 LONGEST = 2000  # characters of a text that others wrote
+_LARGEST_ENV = 1024 * 1024  # characters of an env file
 _SHORTEST_SECRET = 4  # a shorter value would blank out ordinary words
 
 
@@ -29,9 +30,12 @@ class Redactor:
     def learn_env_file(self, path: Path) -> None:
         """Remember the values of secret-looking keys in a dotenv file. A missing file teaches nothing."""
         try:
-            text = path.read_text(encoding="utf-8", errors="replace")
+            if not path.is_file():  # its absence is reported by the step that needs it
+                return
+            with open(path, encoding="utf-8", errors="replace") as file:
+                text = file.read(_LARGEST_ENV)
         except OSError:
-            return  # its absence is reported by the step that needs it
+            return
         found = set(self._values)
         for line in text.splitlines():
             key, eq, value = line.strip().partition("=")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .command import LARGEST, Finished, run
-from .config import Config
+from .config import Config, check_owner
 from .errors import CommandFailed, Postponed, Refused
 from .log import Log
 
@@ -187,6 +187,7 @@ class Repo:
         owner = os.stat(self.path).st_uid
         if owner not in (0, os.geteuid()):
             raise Refused("owner", f"{self.path} belongs to uid {owner}; run: chown -R root {self.path}")
+        check_owner(self.path / ".git/config", os.stat(self.path / ".git/config"))
         origin = self.git("config", "--get", "remote.origin.url", check=False).text.strip()
         if origin != self.config.url:
             raise Refused(

@@ -16,7 +16,7 @@ from typing import Any
 
 from . import dockerignore
 from .command import Finished, run
-from .config import Config
+from .config import Config, check_owner
 from .errors import CommandFailed, Refused
 from .repo import Entry, Repo, under
 
@@ -95,7 +95,10 @@ class Compose:
 
 
 def link_env_files(config: Config, tree: Path) -> None:
-    """Make the clone's untracked `.env` files visible beside the Compose files of a staged copy."""
+    """Make the clone's untracked `.env` files visible beside the Compose files of a staged copy.
+
+    Raises ConfigError for one that somebody else can have written.
+    """
     folders = {Path("."), Path(config.project_directory or "."), *(Path(f).parent for f in config.files)}
     for folder in folders:
         source = config.path / folder
@@ -104,6 +107,7 @@ def link_env_files(config: Config, tree: Path) -> None:
         for entry in sorted(source.iterdir()):
             wanted = entry.name.startswith(".env") or entry.name.endswith(".env")
             if wanted and entry.is_file() and not os.path.lexists(tree / folder / entry.name):
+                check_owner(entry, entry.stat())
                 (tree / folder).mkdir(parents=True, exist_ok=True)
                 (tree / folder / entry.name).symlink_to(entry)
 
@@ -115,6 +119,8 @@ def read(config: Config, repo: Repo, root: Path, commit: str) -> Model:
             "env",
             f"the environment file {config.env_path} is missing; copy .env.example there and fill it in",
         )
+    if config.env_path:
+        check_owner(config.env_path, config.env_path.stat())
     for file in config.files:
         if not (root / file).is_file():
             raise Refused("compose", f"commit {commit[:12]} has no {file}; correct [compose] files or the branch")

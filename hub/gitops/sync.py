@@ -11,16 +11,16 @@ import os
 import shutil
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
-from . import backup_gate, dagster, images, report, signing, stack, tree
+from . import backup_gate, dagster, images, links, report, signing, stack, status, tree
 from .config import Config
 from .containers import Container, look
 from .errors import EXIT_FAILED, EXIT_OK, CommandFailed, DeployFailed, GitopsError
-from .log import Log
+from .log import Log, plain
 from .plan import Plan, make
 from .repo import Repo
-from .state import Lock, State, boot_id, load, save
+from .state import Lock, State, boot_id, load, lock_path, save, state_path
 from .switch import Switch
 
 
@@ -127,6 +127,7 @@ class Agent:
     def survey(self, head: str, target: str) -> tuple[stack.Model, Plan, dict[str, Container]]:
         """The target's model, read from a copy beside the clone, what it would change, and what runs."""
         self.repo.export(target, self.stage)
+        links.check(target, self.stage / "tree", self.repo.tree(target))
         stack.link_env_files(self.config, self.stage / "tree")
         model = stack.read(self.config, self.repo, self.stage / "tree", target)
         running = look(self.config)
@@ -140,6 +141,7 @@ class Agent:
             self.log.info(line)
         self.state.held = dict(plan.held)
         if plan.idle and head == target and not fresh:
+            self._note_images(running)
             self._settle(target)
             return Outcome("up_to_date", "ok", f"{target[:12]} is deployed", EXIT_OK, plan.lines())
         if not self.state.last_good and plan.adopting and head != target and running:
@@ -166,11 +168,19 @@ class Agent:
             count = self.state.build_attempts.get(plan.target, 0) + 1
             self.state.build_attempts = {plan.target: count}
             if count >= self.config.attempts and plan.target != self.state.last_good:
-                self.state.mark_bad(plan.target, f"its images could not be made {count} times: {error}")
+                reason = plain(self.log.redact(str(error)))
+                self.state.mark_bad(plan.target, f"its images could not be made {count} times: {reason}")
                 self.state.count("failures")
             raise DeployFailed(
                 "build", f"the images of {plan.target[:12]} could not be made ({count}): {error}"
             ) from error
+
+    def _note_images(self, running: dict[str, Container]) -> None:
+        """Learn which images run as deployed, where an agent before this one did not note them."""
+        for name, had in self.state.deployed.items():
+            container = running.get(name)
+            if had and container and "image_id" not in had and container.config_hash == had.get("config_hash"):
+                had["image_id"] = container.image_id
 
     def _settle(self, commit: str) -> None:
         self.state.last_good = commit
@@ -181,63 +191,75 @@ class Agent:
         shutil.rmtree(self.stage, ignore_errors=True)
 
 
-def state_path(config: Config) -> Path:
-    """Where the deployment's state lies."""
-    return config.state_dir / f"{config.name}.json"
-
-
-def lock_path(config: Config) -> Path:
-    """Where the deployment's lock lies."""
-    return config.state_dir / f"{config.name}.lock"
-
-
 def sync(config: Config, log: Log) -> Outcome:
     """One whole run: lock, work, record, metrics, notification. Never raises GitopsError."""
     started = time.time()
     try:
         with Lock(lock_path(config)) as lock:
-            state = load(state_path(config))
-            agent = Agent(config, log, lock.descriptor, state)
-            try:
-                outcome = agent.run()
-            except GitopsError as error:
-                outcome = Outcome(error.result, error.kind, str(error), error.code)
-            except OSError as error:  # a full or broken disk under the state or the copy
-                where = f" {error.filename}" if error.filename else ""
-                outcome = Outcome("failed", "disk", f"{error.strerror}{where}; free space and run again", EXIT_FAILED)
-            return _record(agent, outcome, started)
+            return _locked(config, log, lock.descriptor, started)
+    except GitopsError as error:  # the lock is another run's: so are state and metrics
+        return _told(config, log, Outcome(error.result, error.kind, str(error), error.code), "", started)
+
+
+def _locked(config: Config, log: Log, lock: int, started: float) -> Outcome:
+    try:
+        state = load(state_path(config))
     except GitopsError as error:
-        log.error(str(error), result=error.result, kind=error.kind)
-        return Outcome(error.result, error.kind, str(error), error.code)
+        outcome = Outcome(error.result, error.kind, str(error), error.code)
+        report.write_metrics(config, State(last=_last(outcome, log, started, 0)), log, None)
+        return _told(config, log, outcome, "", started)
+    report.write_metrics(config, state, log, None)  # so it stays if this run is killed
+    agent = Agent(config, log, lock, state)
+    try:
+        outcome = agent.run()
+    except GitopsError as error:
+        outcome = Outcome(error.result, error.kind, str(error), error.code)
+    except OSError as error:  # a full or broken disk under the state or the copy
+        where = f" {error.filename}" if error.filename else ""
+        outcome = Outcome("failed", "disk", f"{error.strerror}{where}; free space and run again", EXIT_FAILED)
+    return _told(config, log, _record(agent, outcome, started), agent.tip, started)
 
 
 def _record(agent: Agent, outcome: Outcome, started: float) -> Outcome:
+    """Write down how the run ended, and what is true now: both in the state, the latter in the metrics."""
     config, log, state = agent.config, agent.log, agent.state
-    ended = time.time()
-    good = outcome.result in ("up_to_date", "deployed")
-    state.run["ended"] = ended
-    state.last = {
-        "result": outcome.result,
-        "kind": outcome.kind,
-        "message": log.redact(outcome.message),
-        "ended": ended,
-        "duration": round(ended - started, 3),
-        "last_success": ended if good else state.last.get("last_success", 0),
-    }
-    write = log.info if outcome.code == EXIT_OK else log.error
-    write(outcome.message, result=outcome.result, kind=outcome.kind, seconds=round(ended - started, 1))
-    if good:
-        state.notified = ""
+    state.run["ended"] = time.time()
+    if outcome.result in ("up_to_date", "deployed"):
         state.build_attempts = {}
-    elif outcome.result in ("failed", "rolled_back", "refused", "misconfigured"):
-        subject = f"Deployment of {config.name} {outcome.result.replace('_', ' ')}"
-        report.notify(config, state, log, subject, outcome.message, f"{outcome.result}:{outcome.kind}:{agent.tip}")
-    report.write_metrics(config, state, log)
+    state.last = _last(outcome, log, started, state.last.get("last_success", 0))
+    found = status.collect(config, log, state)
+    if found["in_step"]:
+        state.last["last_success"] = state.run["ended"]
+    elif outcome.code == EXIT_OK and found["problems"]:
+        log.warning("not in step", problems=len(found["problems"]), first=found["problems"][0])
     try:
         agent.save()
     except OSError as error:
         log.error("cannot write the state; the next run goes by the one before", reason=error.strerror)
-        return Outcome("failed", "disk", f"cannot write {state_path(config)}: {error.strerror}", EXIT_FAILED)
+        outcome = Outcome("failed", "disk", f"cannot write {state_path(config)}: {error.strerror}", EXIT_FAILED)
+        state.last = _last(outcome, log, started, state.last["last_success"])
+        found["in_step"] = False
+    report.write_metrics(config, state, log, found)
+    return outcome
+
+
+def _last(outcome: Outcome, log: Log, started: float, last_success: float) -> dict[str, Any]:
+    ended = time.time()
+    return {
+        "result": outcome.result,
+        "kind": outcome.kind,
+        "message": plain(log.redact(outcome.message)),
+        "ended": ended,
+        "duration": round(ended - started, 3),
+        "last_success": last_success,
+    }
+
+
+def _told(config: Config, log: Log, outcome: Outcome, tip: str, started: float) -> Outcome:
+    write = log.info if outcome.code == EXIT_OK else log.error
+    write(outcome.message, result=outcome.result, kind=outcome.kind, seconds=round(time.time() - started, 1))
+    event = f"{outcome.result}:{outcome.kind}" + ("" if outcome.result == "postponed" else f":{tip}")
+    report.tell(config, log, outcome.result, outcome.message, event)
     return outcome
 
 

@@ -55,7 +55,7 @@ class TestStoppedOnPurpose:
 
     def test_one_stopped_since_the_last_look_is_reported(self, world: World) -> None:
         world.user_stops("web")
-        found = world.assert_status_is_true()
+        found = world.assert_status_is_true(changed_since=True)
         assert not found["in_step"]
         assert found["problems"] == ["web is exited (0)"]
 

@@ -127,6 +127,7 @@ class World:
             },
             "compose": {"project": "hub", "files": "compose/compose.yaml"},
             "health": {"timeout": "0.2", "stable": "0", "interval": "0.01"},
+            "metrics": {"file": str(root / "hub.prom")},
         }
 
     # -- making ----------------------------------------------------------------------------------------------
@@ -360,9 +361,20 @@ class World:
             ini = (self.clone / "compose/grafana/grafana.ini").read_text()
             assert self.containers()["grafana"]["mounted"]["grafana.ini"] == ini
 
-    def assert_status_is_true(self) -> dict[str, Any]:
-        """What status says agrees with git, with the containers and with the state; returns it."""
+    def metric(self, name: str) -> float:
+        """A metric without labels of its own, as the last run left it."""
+        text = (self.root / "hub.prom").read_text()
+        return float(text.split(f'reading_hub_gitops_{name}{{name="prod"}} ')[1].split("\n")[0])
+
+    def assert_status_is_true(self, *, changed_since: bool = False) -> dict[str, Any]:
+        """What status says agrees with git, with the containers and with the state; returns it.
+
+        So do the metrics, unless something has changed since the last run.
+        """
         found = self.status()
+        if not changed_since:
+            assert self.metric("in_step") == found["in_step"], found["problems"]
+            assert self.metric("in_flight") <= bool(found["in_flight"])
         if self.clone.exists() and found["commit"]["head"] is not None:
             assert found["commit"]["head"] == self.head
             dirty = self.git("status", "--porcelain", "--untracked-files=no", cwd=self.clone)

@@ -20,7 +20,7 @@ KEYS = ("image", "build", "environment", "volumes", "env_file", "depends_on", "l
 
 def sha(*parts):
     """An identity by content; hashlib would cost a third of this script's start."""
-    data = "\0".join(parts).encode()
+    data = "\0".join(parts).encode(errors="surrogateescape")
     return f"{zlib.crc32(data):08x}{zlib.adler32(data):08x}{zlib.crc32(data[::-1]):08x}"
 
 
@@ -259,7 +259,7 @@ def inspect(data, ids):
             state["Health"] = {"Status": health(c)}
         labels = {
             "com.docker.compose.project": c["project"],
-            "com.docker.compose.service": name,
+            "com.docker.compose.service": c.get("as", name),
             "com.docker.compose.oneoff": "False",
             "com.docker.compose.config-hash": c["hash"],
         }

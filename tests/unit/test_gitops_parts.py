@@ -319,7 +319,7 @@ def test_metrics_are_prometheus_text() -> None:
     memory = state.State(
         last_good="abc", last={"result": "deployed", "ended": 1767323045.5, "duration": 2, "last_success": 1}
     )
-    lines = report.metrics_text('a"b', memory).splitlines()
+    lines = report.metrics_text('a"b', memory, {"in_step": True, "held": {}}).splitlines()
     assert 'reading_hub_gitops_in_step{name="a\\"b"} 1' in lines
     assert 'reading_hub_gitops_last_run_timestamp_seconds{name="a\\"b"} 1767323045.500' in lines
     assert all(line.startswith(("# HELP ", "# TYPE ", "reading_hub_gitops_")) for line in lines)
