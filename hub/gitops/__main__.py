@@ -70,9 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 }
             )
         )
-    elif outcome.code == EXIT_OK:
-        print("\n".join([plain(outcome.message), *(f"  {plain(log.redact(line))}" for line in outcome.plan)]))
-    else:
+        return outcome.code
+    lines = [plain(outcome.message)] if outcome.code == EXIT_OK else []
+    lines += [f"  {log.redact(line)}" for line in outcome.plan]
+    if lines:
+        print("\n".join(lines))
+    if outcome.code != EXIT_OK:
         log.error(outcome.message, result=outcome.result, kind=outcome.kind)
     return outcome.code
 

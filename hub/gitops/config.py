@@ -62,6 +62,7 @@ _DEFAULTS: dict[str, dict[str, str]] = {
     },
     "notify": {"command": "", "timeout": "30", "postponed_after": "3600"},
     "metrics": {"file": ""},
+    "powers": {"allow": ""},
 }
 
 
@@ -104,6 +105,7 @@ class Config:
     postponed_after: float
     metrics_file: Path | None
     state_dir: Path
+    powers: frozenset[str] = frozenset()
 
     @property
     def env_path(self) -> Path | None:
@@ -250,6 +252,15 @@ def _build(name: str, source: Path, values: dict[str, dict[str, str]], state_dir
             raise ConfigError("value", f"{source}: [{section}] {key} = {value!r} must be an absolute path")
         return Path(value) if value else None
 
+    def powers() -> frozenset[str]:
+        lines = [line.strip() for line in values["powers"]["allow"].splitlines() if line.strip()]
+        for line in lines:
+            if ": " not in line:
+                raise ConfigError(
+                    "value", f"{source}: [powers] allow: {line!r} is not 'SERVICE: WHAT', as plan prints it"
+                )
+        return frozenset(lines)
+
     needed("repository", "path")
     branch = needed("repository", "branch")
     if branch.startswith("-") or not re.match(r"^[A-Za-z0-9._/-]+$", branch):
@@ -316,4 +327,5 @@ def _build(name: str, source: Path, values: dict[str, dict[str, str]], state_dir
         postponed_after=number("notify", "postponed_after"),
         metrics_file=absolute("metrics", "file"),
         state_dir=state_dir,
+        powers=powers(),
     )

@@ -50,7 +50,10 @@ class InFlight:
 
 @dataclass
 class State:
-    """The memory of one deployment. `deployed` maps a service to its fingerprint, None while unknown."""
+    """The memory of one deployment. `deployed` maps a service to its fingerprint, None while unknown.
+
+    `powers` are those of the last good commit, None where an agent wrote this that did not know them.
+    """
 
     version: int = VERSION
     last_good: str = ""
@@ -64,6 +67,7 @@ class State:
     run: dict[str, Any] = field(default_factory=dict)
     last: dict[str, Any] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
+    powers: list[str] | None = None
 
     def mark_bad(self, commit: str, reason: str) -> None:
         """Remember that `commit` failed, so that it is never tried again."""

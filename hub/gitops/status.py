@@ -72,6 +72,10 @@ def collect(config: Config, log: Log, state: State | None = None) -> dict[str, A
         "failed_commits": {k: plain(log.redact(v)) for k, v in state.bad.items()},
         "docker": docker,
         "services": services,
+        "powers": {
+            "taken": state.powers,
+            "unnamed": [power for power in state.powers or [] if power not in config.powers],
+        },
         "held": {n: w for n, w in state.held.items() if n in services and services[n]["held"]},
         "last_run": {
             **{k: state.last[k] for k in ("result", "kind", "message", "duration") if k in state.last},
@@ -181,6 +185,7 @@ def text(status: dict[str, Any]) -> str:
     ]
     lines += [f"  commit {str(status['commit']['head'])[:12]} of {status['branch']}"]
     lines += [f"  {n}: {s['state']}{' (held)' if s['held'] else ''}" for n, s in status["services"].items()]
+    lines += [f"  not in [powers]: {power}" for power in status["powers"]["unnamed"]]
     lines += [f"  ! {problem}" for problem in status["problems"]]
     return "\n".join(map(plain, lines))
 
@@ -199,6 +204,7 @@ def broken(name: str, error: GitopsError) -> dict[str, Any]:
         "failed_commits": {},
         "docker": "unknown",
         "services": {},
+        "powers": {"taken": None, "unnamed": []},
         "held": {},
         "last_run": None,
         "problems": [plain(Redactor()(str(error)))],

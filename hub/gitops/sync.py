@@ -16,7 +16,7 @@ from typing import Any
 from . import backup_gate, dagster, images, links, report, signing, stack, status, tree
 from .config import Config
 from .containers import Container, look
-from .errors import EXIT_FAILED, EXIT_OK, CommandFailed, DeployFailed, GitopsError
+from .errors import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, CommandFailed, DeployFailed, GitopsError, Refused
 from .log import Log, plain
 from .plan import Plan, make
 from .repo import Repo
@@ -139,10 +139,11 @@ class Agent:
         self.step("plan")
         for line in plan.lines():
             self.log.info(line)
+        self._check_powers(head, model, running)
         self.state.held = dict(plan.held)
         if plan.idle and head == target and not fresh:
             self._note_images(running)
-            self._settle(target)
+            self._settle(model)
             return Outcome("up_to_date", "ok", f"{target[:12]} is deployed", EXIT_OK, plan.lines())
         if not self.state.last_good and plan.adopting and head != target and running:
             self.state.last_good = head  # what runs was there before us: the best that is known to go back to
@@ -157,8 +158,38 @@ class Agent:
             dagster.drain(self.config, self.log, on_unreachable=self.config.drain_on_unreachable)
         self._clear_stage()
         self.switch.forward(plan, model, fresh)
-        self._settle(target)
+        self._settle(model)
         return Outcome("deployed", "ok", f"{target[:12]} is deployed", EXIT_OK, plan.lines())
+
+    def _check_powers(self, head: str, model: stack.Model, running: dict[str, Container]) -> None:
+        """Refuse powers that the deployment's file does not allow; those that run already are reported."""
+        there, new = self.powers(head, model, running)
+        if new:
+            raise Refused("powers", powers_message(self.config, model.commit, new))
+        if there:
+            self.log.warning("powers that run and that [powers] does not name", powers=len(there), first=there[0])
+
+    def powers(self, head: str, model: stack.Model, running: dict[str, Container]) -> tuple[list[str], list[str]]:
+        """What the model takes and the file does not allow: that which runs already, and what is new."""
+        unnamed = [power for power in model.powers if power not in self.config.powers]
+        if not unnamed:
+            return [], []
+        had = self.state.powers
+        if had is None:
+            had = self._powers_of(self.state.last_good or (head if running and not self.state.deployed else ""), model)
+        return [p for p in unnamed if p in had], [p for p in unnamed if p not in had]
+
+    def _powers_of(self, commit: str, model: stack.Model) -> list[str]:
+        """Those of a commit that was deployed by an agent, or a person, who did not note them."""
+        if commit in ("", model.commit):
+            return list(model.powers) if commit else []
+        folder = self.stage / "before"
+        self.repo.export(commit, folder)
+        stack.link_env_files(self.config, folder / "tree")
+        try:
+            return list(stack.read(self.config, self.repo, folder / "tree", commit).powers)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _build(self, model: stack.Model, plan: Plan, running: dict[str, Container]) -> None:
         try:
@@ -182,8 +213,9 @@ class Agent:
             if had and container and "image_id" not in had and container.config_hash == had.get("config_hash"):
                 had["image_id"] = container.image_id
 
-    def _settle(self, commit: str) -> None:
-        self.state.last_good = commit
+    def _settle(self, model: stack.Model) -> None:
+        self.state.last_good = model.commit
+        self.state.powers = list(model.powers)
         self.state.boot_id = boot_id()
         self._clear_stage()
 
@@ -263,6 +295,14 @@ def _told(config: Config, log: Log, outcome: Outcome, tip: str, started: float) 
     return outcome
 
 
+def powers_message(config: Config, commit: str, new: list[str]) -> str:
+    """The refusal, with the lines that would allow it."""
+    return (
+        f"{commit[:12]} takes {len(new)} power(s) over this host that [powers] of {config.name}.ini does not allow; "
+        f"if they are meant, add: {'; '.join(new)}"
+    )
+
+
 def plan_only(config: Config, log: Log) -> Outcome:
     """What `sync` would do now: fetches, checks and compares, and changes neither tree, stack nor state."""
     try:
@@ -303,5 +343,14 @@ def _plan(agent: Agent) -> Outcome:
             [*first, "skip it"],
         )
     agent.check(head, tip)
-    _, plan, _ = agent.survey(head, tip)
-    return Outcome("planned", "ok", f"{head[:12]} -> {tip[:12]}", EXIT_OK, [*first, *plan.lines()])
+    model, plan, running = agent.survey(head, tip)
+    there, new = agent.powers(head, model, running)
+    lines = [*first, *map(plain, plan.lines())]
+    if there or new:
+        lines += [
+            "missing in [powers] allow (what runs already is not refused):",
+            *(f"    {p}" for p in (*there, *new)),
+        ]
+    if new:
+        return Outcome("refused", "powers", powers_message(agent.config, tip, new), EXIT_REFUSED, lines)
+    return Outcome("planned", "ok", f"{head[:12]} -> {tip[:12]}", EXIT_OK, lines)

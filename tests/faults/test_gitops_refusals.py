@@ -163,6 +163,7 @@ def test_a_missing_variable_is_refused_by_name(world: World) -> None:
 
 def test_a_service_env_file_beside_the_compose_file_is_found_while_it_is_untracked(world: World) -> None:
     (world.clone / "compose/.env").write_text("EXTRA=1\n")
+    world.allow("web: env_file compose/.env")
     world.release(2, web={"environment": {"REV": "2"}, "env_file": ".env"})
     world.deploy()
     world.assert_whole(2)

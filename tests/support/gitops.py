@@ -28,6 +28,13 @@ GIT = shutil.which("git") or "git"
 PYTHON = os.path.realpath(sys.executable)
 AGENT = [PYTHON, "-S", "-E", "-B", "-m", "hub.gitops"]  # -S: no site-packages, only the standard library
 
+POWERS = """
+    db: image timescale
+    web: image web
+    grafana: image grafana
+    migrate: image web
+    extra: image web
+    *: volume postgres_data"""
 MINE = "my own notes\n"
 _AUTHOR: dict[str, str] = {
     "GIT_AUTHOR_NAME": "Author",
@@ -86,7 +93,7 @@ def services(rev: int | str, **changes: Any) -> dict[str, Any]:
         "grafana": {
             "image": "grafana:1",
             "environment": {"REV": str(rev)},
-            "volumes": ["./grafana:/etc/grafana"],
+            "volumes": ["./grafana:/etc/grafana:ro"],
         },
     }
     for name, change in changes.items():
@@ -128,6 +135,7 @@ class World:
             "compose": {"project": "hub", "files": "compose/compose.yaml"},
             "health": {"timeout": "0.2", "stable": "0", "interval": "0.01"},
             "metrics": {"file": str(root / "hub.prom")},
+            "powers": {"allow": POWERS},
         }
 
     # -- making ----------------------------------------------------------------------------------------------
@@ -181,6 +189,10 @@ class World:
         (self.config_dir / "allowlist").write_text(granted)
         for path in (self.config_dir, *self.config_dir.iterdir()):
             path.chmod(0o755 if path.is_dir() else 0o644)
+
+    def allow(self, *powers: str) -> None:
+        """Add lines to [powers] allow."""
+        self.configure(powers={"allow": "\n    ".join([self.settings["powers"]["allow"], *powers])})
 
     def git(self, *args: str, cwd: Path | None = None, check: bool = True) -> str:
         """Run the real git as the author."""

@@ -340,7 +340,9 @@ def test_the_units_say_what_they_must() -> None:
     assert service["Service"]["SuccessExitStatus"] == "75"
     assert service["Service"]["ExecStart"].endswith("gitops.pyz sync %i")
     assert service["Service"]["ProtectSystem"] == "strict"
-    assert {"MemoryMax", "MemorySwapMax", "TasksMax", "TimeoutStartSec", "TimeoutStopSec"} <= set(service["Service"])
+    assert {"MemoryMax", "MemorySwapMax", "OOMPolicy", "TasksMax", "TimeoutStartSec", "TimeoutStopSec"} <= set(
+        service["Service"]
+    )
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here")
