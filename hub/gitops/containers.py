@@ -78,7 +78,7 @@ def look_at_all(config: Config) -> dict[str, list[Container]]:
                 return {}
             done = run(["docker", "inspect", *ids], timeout=60, kind="docker", check=False)
             if done.code == 0:
-                found = (_container(item) for item in done.json())
+                found = (_container(item) for item in done.json() if isinstance(item, dict))
                 return _by_service(c for c in found if c is not None)
     except (CommandFailed, ValueError) as error:
         raise Postponed("docker", f"cannot ask Docker about project {config.project}: {error}") from error

@@ -96,6 +96,7 @@ _HARMLESS_BUILD = frozenset(
 )
 _NAMESPACES = ("cgroup", "ipc", "network_mode", "pid", "userns_mode", "uts")
 _OWN_NAMESPACE = ("bridge", "none", "private", "shareable")
+_NOTHING: tuple[object, ...] = (None, "", [], {}, False)
 _LOGGING = ("", "journald", "json-file", "local", "none")
 _LONGEST = 300  # characters; a longer value is known by its digest
 
@@ -165,7 +166,7 @@ def _service(raw: dict[str, Any], body: dict[str, Any], built: set[str], place: 
     if image and not body.get("build") and image not in built:
         yield f"image {_value(_repository(image))}"
     for key, value in body.items():
-        if value in (None, "", [], {}, False) or key in _HARMLESS or key in ("image", "env_file", "label_file"):
+        if value in _NOTHING or key in _HARMLESS or key.startswith("x-") or key in ("image", "env_file", "label_file"):
             continue
         if key in _NAMESPACES:
             if value not in _OWN_NAMESPACE and not str(value).startswith("service:"):
@@ -263,7 +264,7 @@ def _build(raw: dict[str, Any], build: dict[str, Any], place: Place) -> Iterator
     elif "dockerfile_inline" not in build and place.inside(dockerfile) is None:
         yield f"build {_value(dockerfile)}"
     for key, value in build.items():
-        if value in (None, "", [], {}, False) or key in _HARMLESS_BUILD or key in ("context", "dockerfile"):
+        if value in _NOTHING or key in _HARMLESS_BUILD or key.startswith("x-") or key in ("context", "dockerfile"):
             continue
         if key == "additional_contexts":
             for other in map(str, value.values()):

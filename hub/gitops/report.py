@@ -23,6 +23,7 @@ _RESULTS = (
     "postponed",
     "misconfigured",
 )
+CUT_SHORT = "postponed:cut_short"  # the run before did not come to an end
 _KEPT = 50  # events that are remembered as told
 _HELP = {
     "reading_hub_gitops_last_run_timestamp_seconds": ("gauge", "When the last run ended."),
@@ -103,7 +104,7 @@ def tell(config: Config, log: Log, result: str, message: str, event: str) -> Non
         return
     since = (since or time.time()) if result == "postponed" else 0.0
     lasting = since > 0 and time.time() - since >= config.postponed_after
-    last = "" if event.startswith("postponed:busy") else event  # that is about another run
+    last = "" if event in ("postponed:busy", CUT_SHORT) else event  # those are about another run
     remembered = _remember(place, told, since, last, log)
     if result == "skipped" or (result == "postponed" and remembered and not lasting) or event in told:
         return

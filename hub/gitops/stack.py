@@ -131,7 +131,7 @@ def read(config: Config, repo: Repo, root: Path, commit: str) -> Model:
         services = dict(raw["services"])
     except CommandFailed as error:
         raise Refused("compose", f"Compose does not accept commit {commit[:12]}: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise Refused("compose", f"`docker compose config` of {commit[:12]} printed no services: {error!r}") from error
     oneshot = _oneshots(config, services)
     entries = repo.tree(commit)

@@ -241,6 +241,9 @@ def _locked(config: Config, log: Log, lock: int, started: float) -> Outcome:
         report.write_metrics(config, State(last=_last(outcome, log, started, 0)), log, None)
         return _told(config, log, outcome, "", started)
     report.write_metrics(config, state, log, None)  # so it stays if this run is killed
+    if state.run and not state.run.get("ended"):  # once is nothing; runs that are all killed would tell nobody
+        step = state.run.get("step")
+        report.tell(config, log, "postponed", f"runs are cut short, the last one at step {step}", report.CUT_SHORT)
     agent = Agent(config, log, lock, state)
     try:
         outcome = agent.run()

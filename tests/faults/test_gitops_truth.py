@@ -276,6 +276,20 @@ class TestTold:
         if holder is not None:
             holder.communicate(b"\n")
 
+    def test_runs_that_are_all_killed(self, world: World, told: Path) -> None:
+        """As by the unit's limits of memory and time: none of them comes to the point where it would tell."""
+        world.release(2)
+        for _ in range(2):
+            world.run_and_kill_at("stage")
+        assert told.read_text() == ""
+        self.long_ago(world)
+        for _ in range(2):
+            world.run_and_kill_at("stage")
+        assert told.read_text().count("SUBJECT Deployment of prod postponed since 20") == 1
+        assert "cut short, the last one at step stage" in told.read_text()
+        world.deploy()
+        settled(world, 2)
+
     def test_two_failures_that_take_turns_are_told_once_each(self, world: World, told: Path) -> None:
         world.release(2)
         for _ in range(2):
@@ -411,6 +425,7 @@ class TestLinksAndOwners:
             ("a/b/link", "../../.git/config"),
             ("a/link", "../.GIT/config"),
             ("chain", "first/../../../etc"),
+            ("loop", "loop/../../outside"),
         ],
     )
     def test_a_link_out_of_the_repository_is_refused_unopened(self, world: World, name: str, target: str) -> None:

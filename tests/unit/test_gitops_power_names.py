@@ -105,6 +105,7 @@ def test_a_power_is_named(body: dict[str, Any], named: str) -> None:
     [
         {"build": {"context": "/stage/tree", "dockerfile": "compose/Dockerfile", "args": {"A": "b"}, "target": "x"}},
         {"build": {"context": "/stage/tree", "network": "none", "additional_contexts": {"x": "service:b"}}},
+        {"x-anything": {"privileged": True}, "build": {"context": "/stage/tree", "x-a": 1}},
         {"privileged": False, "pid": "", "cap_add": [], "devices": None},
         {"network_mode": "none", "ipc": "shareable", "cgroup": "private", "pid": "service:b"},
         {"security_opt": ["no-new-privileges:true"], "cap_drop": ["ALL"], "read_only": True, "user": "0:0"},
