@@ -6,6 +6,7 @@ Everything is imported here, before any work: the agent may run from the very tr
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from . import config as configuration
 from . import status as status_module
 from .errors import EXIT_FAILED, EXIT_OK, GitopsError
-from .log import Log, Redactor
+from .log import Log, Redactor, plain
 from .sync import plan_only, sync
 
 
@@ -43,6 +44,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 well, 1 failed, 2 misconfigured, 3 refused, 75 postponed."""
     args = parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whatever the host's locale is, a letter must not end a run
+            stream.reconfigure(errors="backslashreplace")
     log = Log(args.name or "-", Redactor())
     try:
         if args.command == "status":
@@ -66,9 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 }
             )
         )
-    elif outcome.code == EXIT_OK:
-        print("\n".join([outcome.message, *(f"  {line}" for line in outcome.plan)]))
-    else:
+        return outcome.code
+    lines = [plain(outcome.message)] if outcome.code == EXIT_OK else []
+    lines += [f"  {log.redact(line)}" for line in outcome.plan]
+    if lines:
+        print("\n".join(lines))
+    if outcome.code != EXIT_OK:
         log.error(outcome.message, result=outcome.result, kind=outcome.kind)
     return outcome.code
 

@@ -29,6 +29,7 @@ _DEFAULTS: dict[str, dict[str, str]] = {
         "path": "",
         "url": "",
         "branch": "main",
+        "unencrypted": "refuse",
         "signatures": "off",
         "allowed_signers": "",
         "min_free_mb": "64",
@@ -59,8 +60,9 @@ _DEFAULTS: dict[str, dict[str, str]] = {
         "backup_max_age_hours": "24",
         "backup_timeout": "120",
     },
-    "notify": {"command": "", "timeout": "30"},
+    "notify": {"command": "", "timeout": "30", "postponed_after": "3600"},
     "metrics": {"file": ""},
+    "powers": {"allow": ""},
 }
 
 
@@ -72,6 +74,7 @@ class Config:
     path: Path
     url: str
     branch: str
+    unencrypted: str
     signatures: str
     allowed_signers: Path | None
     min_free_bytes: int
@@ -99,8 +102,10 @@ class Config:
     backup_timeout: float
     notify_command: tuple[str, ...]
     notify_timeout: float
+    postponed_after: float
     metrics_file: Path | None
     state_dir: Path
+    powers: frozenset[str] = frozenset()
 
     @property
     def env_path(self) -> Path | None:
@@ -149,8 +154,8 @@ def names(config_dir: Path = CONFIG_DIR) -> list[str]:
 def read_safely(path: Path) -> str:
     """The text of a file that only root or the running user can have written; else ConfigError."""
     try:
-        with open(path, encoding="utf-8") as file:
-            _check_owner(path, os.fstat(file.fileno()))
+        with open(path, encoding="utf-8", opener=_opener) as file:
+            check_owner(path, os.fstat(file.fileno()))
             return file.read()
     except FileNotFoundError as error:
         raise ConfigError("missing", f"{path} does not exist; see deploy/gitops/ for an example") from error
@@ -158,15 +163,20 @@ def read_safely(path: Path) -> str:
         raise ConfigError("unreadable", f"{path} cannot be read: {error}") from error
 
 
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe in a file's place must not hold us
+
+
 def _directory_is_safe(path: Path) -> None:
     try:
         info = os.stat(path)
     except OSError as error:
         raise ConfigError("missing", f"the configuration folder {path} cannot be read: {error.strerror}") from error
-    _check_owner(path, info)
+    check_owner(path, info)
 
 
-def _check_owner(path: Path, info: os.stat_result) -> None:
+def check_owner(path: Path, info: os.stat_result) -> None:
+    """Raises ConfigError if somebody else than root and the running user can have written what `info` describes."""
     if info.st_uid not in (0, os.geteuid()):
         raise ConfigError(
             "owner",
@@ -242,6 +252,15 @@ def _build(name: str, source: Path, values: dict[str, dict[str, str]], state_dir
             raise ConfigError("value", f"{source}: [{section}] {key} = {value!r} must be an absolute path")
         return Path(value) if value else None
 
+    def powers() -> frozenset[str]:
+        lines = [line.strip() for line in values["powers"]["allow"].splitlines() if line.strip()]
+        for line in lines:
+            if ": " not in line:
+                raise ConfigError(
+                    "value", f"{source}: [powers] allow: {line!r} is not 'SERVICE: WHAT', as plan prints it"
+                )
+        return frozenset(lines)
+
     needed("repository", "path")
     branch = needed("repository", "branch")
     if branch.startswith("-") or not re.match(r"^[A-Za-z0-9._/-]+$", branch):
@@ -249,6 +268,13 @@ def _build(name: str, source: Path, values: dict[str, dict[str, str]], state_dir
     url = needed("repository", "url")
     if url.startswith(("-", "ext::")):
         raise ConfigError("value", f"{source}: [repository] url = {url!r} is not a URL the agent will fetch from")
+    unencrypted = text("repository", "unencrypted", ("refuse", "allow"))
+    if unencrypted == "refuse" and url.lower().startswith(("http://", "git://", "ftp://")):
+        raise ConfigError(
+            "value",
+            f"{source}: [repository] url begins with {url.split('://')[0]}://: whoever is between here and the remote decides "
+            "what runs; use https:// or SSH, or set unencrypted = allow",
+        )
     project = needed("compose", "project")
     if not _PROJECT.match(project):
         raise ConfigError("value", f"{source}: [compose] project = {project!r} is not a Compose project name")
@@ -270,6 +296,7 @@ def _build(name: str, source: Path, values: dict[str, dict[str, str]], state_dir
         path=path,
         url=url,
         branch=branch,
+        unencrypted=unencrypted,
         signatures=signatures,
         allowed_signers=signers,
         min_free_bytes=int(number("repository", "min_free_mb") * 1024 * 1024),
@@ -297,6 +324,8 @@ def _build(name: str, source: Path, values: dict[str, dict[str, str]], state_dir
         backup_timeout=number("database", "backup_timeout"),
         notify_command=words("notify", "command"),
         notify_timeout=number("notify", "timeout"),
+        postponed_after=number("notify", "postponed_after"),
         metrics_file=absolute("metrics", "file"),
         state_dir=state_dir,
+        powers=powers(),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -51,7 +50,15 @@ class Container:
 
 
 def look(config: Config) -> dict[str, Container]:
-    """The project's containers by service. Raises Postponed if the Docker daemon does not answer."""
+    """The project's containers by service; of several replicas the one that is worst off speaks for the service.
+
+    Raises Postponed if the Docker daemon does not answer.
+    """
+    return {name: min(found, key=lambda c: c.up) for name, found in look_at_all(config).items()}
+
+
+def look_at_all(config: Config) -> dict[str, list[Container]]:
+    """Every container of the project by service. Raises Postponed if the Docker daemon does not answer."""
     try:
         for _ in range(3):  # a container may go between the two calls
             ids = run(
@@ -71,7 +78,7 @@ def look(config: Config) -> dict[str, Container]:
                 return {}
             done = run(["docker", "inspect", *ids], timeout=60, kind="docker", check=False)
             if done.code == 0:
-                found = (_container(item) for item in json.loads(done.text))
+                found = (_container(item) for item in done.json() if isinstance(item, dict))
                 return _by_service(c for c in found if c is not None)
     except (CommandFailed, ValueError) as error:
         raise Postponed("docker", f"cannot ask Docker about project {config.project}: {error}") from error
@@ -105,13 +112,10 @@ def _container(item: dict[str, object]) -> Container | None:
     )
 
 
-def _by_service(containers: Iterable[Container]) -> dict[str, Container]:
-    """One for each service; of several replicas the one that is worst off speaks for the service."""
-    found: dict[str, Container] = {}
+def _by_service(containers: Iterable[Container]) -> dict[str, list[Container]]:
+    found: dict[str, list[Container]] = {}
     for container in containers:
-        known = found.get(container.service)
-        if known is None or (known.up and not container.up):
-            found[container.service] = container
+        found.setdefault(container.service, []).append(container)
     return found
 
 

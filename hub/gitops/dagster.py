@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import queue
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +22,7 @@ QUERY = """query GitopsActiveRuns {
     ... on InvalidPipelineRunsFilterError { message }
   }
 }"""
+TIMEOUT = 10.0  # seconds for a question and its whole answer
 _LARGEST = 4 * 1024 * 1024
 
 
@@ -26,8 +30,31 @@ class Unreachable(Exception):
     """The webserver did not give a usable answer."""
 
 
-def active_runs(url: str, timeout: float = 10) -> list[str]:
-    """`JOB RUN_ID` of every run that is starting, started or being cancelled. Raises Unreachable."""
+def active_runs(url: str, timeout: float) -> list[str]:
+    """`JOB RUN_ID` of every run that is starting, started or being cancelled. Raises Unreachable.
+
+    `timeout` seconds bound the whole of it: the sockets' own limits begin anew with every byte that arrives, so that a server
+    which drips its answer would hold us for days.
+    """
+    answers: queue.Queue[list[str] | Unreachable] = queue.Queue()
+
+    def ask() -> None:
+        try:
+            answers.put(_ask(url, timeout))
+        except Unreachable as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        found = answers.get(timeout=timeout)
+    except queue.Empty as error:
+        raise Unreachable(f"{url} gave no whole answer within {timeout:g} s") from error
+    if isinstance(found, Unreachable):
+        raise found
+    return found
+
+
+def _ask(url: str, timeout: float) -> list[str]:
     request = urllib.request.Request(
         url.rstrip("/") + "/graphql",
         data=json.dumps({"query": QUERY}).encode(),
@@ -37,11 +64,21 @@ def active_runs(url: str, timeout: float = 10) -> list[str]:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
             body = json.loads(answer.read(_LARGEST))
         found = body["data"]["runsOrError"]
-    except (OSError, ValueError, KeyError, TypeError) as error:  # URLError and timeouts are OSErrors
-        raise Unreachable(f"{url} gave no answer: {getattr(error, 'reason', None) or error!r}") from error
-    if found.get("__typename") != "Runs":
-        raise Unreachable(f"{url} answered {found.get('__typename')}: {str(found.get('message'))[:200]}")
-    return [f"{run.get('jobName')} {str(run.get('runId'))[:8]}" for run in found.get("results", [])]
+        if found["__typename"] == "Runs":
+            return [f"{str(run['jobName'])[:100]} {str(run['runId'])[:8]}" for run in found["results"]]
+        told = f"{str(found['__typename'])[:100]}: {str(found.get('message'))[:200]}"
+    # URLError and timeouts are OSErrors; an answer may be anything, nested without end and not HTTP too.
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        http.client.HTTPException,
+    ) as error:
+        raise Unreachable(f"{url} gave no answer: {getattr(error, 'reason', None) or repr(error)[:200]}") from error
+    raise Unreachable(f"{url} answered {told}")
 
 
 def drain(config: Config, log: Log, *, on_unreachable: str) -> None:
@@ -50,7 +87,7 @@ def drain(config: Config, log: Log, *, on_unreachable: str) -> None:
     waited = False
     while True:
         try:
-            runs = active_runs(config.dagster_url)
+            runs = active_runs(config.dagster_url, TIMEOUT)
         except Unreachable as error:
             if on_unreachable == "proceed":
                 log.warning("cannot ask Dagster for its runs; going on", reason=str(error))

@@ -14,7 +14,10 @@ _ASSIGNMENT = re.compile(
     r"(?P<eq>\s*[=:]\s*)(?P<value>\"[^\"]*\"|'[^']*'|[^\s,;]+)"
 )
 _SECRET_KEY = re.compile(r"(?i)PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|KEY|URI|URL")
-_PLAIN = re.compile(r"^[A-Za-z0-9_./:@+-]+$")
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@+-]+")
+_SHORT = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+LONGEST = 2000  # characters of a text that others wrote
+_LARGEST_ENV = 1024 * 1024  # characters of an env file
 _SHORTEST_SECRET = 4  # a shorter value would blank out ordinary words
 
 
@@ -27,9 +30,12 @@ class Redactor:
     def learn_env_file(self, path: Path) -> None:
         """Remember the values of secret-looking keys in a dotenv file. A missing file teaches nothing."""
         try:
-            text = path.read_text(encoding="utf-8", errors="replace")
+            if not path.is_file():  # its absence is reported by the step that needs it
+                return
+            with open(path, encoding="utf-8", errors="replace") as file:
+                text = file.read(_LARGEST_ENV)
         except OSError:
-            return  # its absence is reported by the step that needs it
+            return
         found = set(self._values)
         for line in text.splitlines():
             key, eq, value = line.strip().partition("=")
@@ -39,19 +45,39 @@ class Redactor:
         self._values = sorted(found, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
+        """The text without secrets. Do this first: a shortened or escaped secret would not be known for one."""
         for value in self._values:
             text = text.replace(value, "***")
         text = _URL_USERINFO.sub(lambda m: m.group("scheme") + "***@", text)
         return _ASSIGNMENT.sub(lambda m: m.group("key") + m.group("eq") + "***", text)
 
 
+def plain(text: str, longest: int = LONGEST) -> str:
+    """What others wrote, fit to be shown: on one line, nothing that steers a terminal or is invisible, not endless.
+
+    Characters that cannot be printed, bytes that are no UTF-8 (surrogates, as os.fsdecode leaves them) and backslashes
+    become escapes, so that two different texts never look the same; spaces other than the plain one too.
+    """
+    cut = text[:longest]
+    shown = "".join(c if c.isprintable() and c != "\\" else _escape(c) for c in cut)
+    return shown if len(text) <= longest else f"{shown} … ({len(text)} characters)"
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    if code < 0x80:
+        return _SHORT.get(char) or f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
 def quote(value: object) -> str:
     """One logfmt value: bare when it is plain, otherwise quoted and escaped, always on one line."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    if _PLAIN.match(text):
+    if len(text) <= LONGEST and _PLAIN.fullmatch(text):
         return text
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
-    return '"' + "".join(c if c >= " " else " " for c in escaped) + '"'
+    return '"' + plain(text).replace('"', '\\"') + '"'
 
 
 def utc(epoch: float | None = None) -> str:

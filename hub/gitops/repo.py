@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .command import Finished, run
-from .config import Config
+from .command import LARGEST, Finished, run
+from .config import Config, check_owner
 from .errors import CommandFailed, Postponed, Refused
 from .log import Log
 
 REMOTE_REF = "refs/gitops/remote"  # ours alone: nobody's refspec or `git fetch` moves it
+LARGEST_TREE = 16 * 1024 * 1024  # bytes of git's list of a commit's files: 150,000 or so. Linux has 85,000 files
 _GUARDS = (
     "-c",
     "core.hooksPath=/dev/null",
@@ -34,6 +35,21 @@ _GUARDS = (
     "-c",
     "core.pager=cat",
 )
+_ENCRYPTED = (  # also where a server or somebody's insteadOf would lead elsewhere
+    "-c",
+    "protocol.http.allow=never",
+    "-c",
+    "protocol.git.allow=never",
+    "-c",
+    "protocol.ftp.allow=never",
+    "-c",
+    "http.sslVerify=true",
+)
+
+
+def guards(config: Config) -> list[str]:
+    """What is said to git each time, whatever configuration it finds."""
+    return [*_GUARDS, *(() if config.unencrypted == "allow" else _ENCRYPTED)]
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,7 @@ class Entry:
     mode: str
     sha: str
     path: str
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,6 +80,8 @@ class Repo:
         self.config = config
         self.log = log
         self.path = config.path
+        self._guards = guards(config)
+        self._trees: dict[str, list[Entry]] = {}
         self._keep_open = (lock,) if lock >= 0 else ()
 
     def git(
@@ -74,10 +93,11 @@ class Repo:
         kind: str = "git",
         writes: bool = False,
         timeout: float | None = None,
+        largest: int = LARGEST,
     ) -> Finished:
         """Run git in the clone; `writes` lets it inherit the lock."""
         return run(
-            ["git", *_GUARDS, *args],
+            ["git", *self._guards, *args],
             timeout=timeout or self.config.git_timeout,
             cwd=self.path,
             check=check,
@@ -86,6 +106,7 @@ class Repo:
             stdin=stdin,
             env=env,
             keep_open=self._keep_open if writes else (),
+            largest=largest,
         )
 
     def ask(self, *args: str) -> str:
@@ -115,18 +136,33 @@ class Repo:
         return done.code == 0
 
     def tree(self, commit: str) -> list[Entry]:
-        """Every file of a commit, sorted by path."""
-        entries = []
-        for record in self.git("ls-tree", "-r", "-z", "--full-tree", commit).text.split("\0"):
-            if record:
-                meta, path = record.split("\t", 1)
-                mode, _, sha = meta.split(" ")
-                entries.append(Entry(mode, sha, path))
-        return sorted(entries, key=lambda e: e.path)
+        """Every file of a commit, sorted by path. Raises Refused if there are too many to look at."""
+        if commit not in self._trees:
+            entries = []
+            for record in self._listing(commit, "ls-tree", "-r", "-l", "-z", "--full-tree", commit):
+                if record:
+                    meta, path = record.split("\t", 1)
+                    mode, _, sha, size = meta.split()
+                    entries.append(Entry(mode, sha, path, int(size) if size.isdigit() else 0))
+            self._trees = {commit: sorted(entries, key=lambda e: e.path)}
+        return self._trees[commit]
+
+    def _listing(self, commit: str, *args: str) -> list[str]:
+        """What git lists, cut at null bytes, as long as it is not more than a tree that a person may have made."""
+        done = self.git(*args, check=False, largest=LARGEST_TREE)
+        if done.cut:
+            raise Refused(
+                "tree",
+                f"{commit[:12]} has more files than are looked at (git's list of them exceeds {LARGEST_TREE >> 20} MiB); "
+                "deploy from a branch with fewer",
+            )
+        if done.code != 0:
+            raise CommandFailed("git", f"git {args[0]} exited with {done.code}: {done.complaint() or 'no message'}")
+        return done.text.split("\0")
 
     def changes(self, old: str, new: str) -> list[Change]:
         """What differs between two commits."""
-        fields = self.git("diff-tree", "-r", "-z", "--no-renames", "--no-ext-diff", old, new).text.split("\0")
+        fields = self._listing(new, "diff-tree", "-r", "-z", "--no-renames", "--no-ext-diff", old, new)
         found = []
         for meta, path in zip(fields[0::2], fields[1::2]):  # noqa: B905 (needs 3.10)
             old_mode, new_mode, old_sha, new_sha, _ = meta.lstrip(":").split(" ")
@@ -151,6 +187,7 @@ class Repo:
         owner = os.stat(self.path).st_uid
         if owner not in (0, os.geteuid()):
             raise Refused("owner", f"{self.path} belongs to uid {owner}; run: chown -R root {self.path}")
+        check_owner(self.path / ".git/config", os.stat(self.path / ".git/config"))
         origin = self.git("config", "--get", "remote.origin.url", check=False).text.strip()
         if origin != self.config.url:
             raise Refused(
@@ -228,11 +265,7 @@ class Repo:
 
     def check_space(self, commit: str) -> None:
         """Room for the commit's files, in the clone and in the staged copy, and the configured reserve."""
-        sizes = 0
-        for record in self.git("ls-tree", "-r", "-l", "-z", "--full-tree", commit).text.split("\0"):
-            if record:
-                size = record.split("\t", 1)[0].split()[3]
-                sizes += int(size) if size.isdigit() else 0
+        sizes = sum(entry.size for entry in self.tree(commit))
         for folder in (self.path, self.config.state_dir):
             free = shutil.disk_usage(folder).free
             if free < sizes + self.config.min_free_bytes:
@@ -245,8 +278,10 @@ class Repo:
     # -- fetching and copying out ----------------------------------------------------------------------------
 
     def fetch(self) -> str:
-        """Bring the branch's tip here, the tree stays. Returns it; raises Postponed when offline."""
-        before = self.remote_head()
+        """Bring the branch's tip here, the tree stays. Returns it; raises Postponed when offline.
+
+        Nothing of it is looked at: that is for whoever has verified it.
+        """
         spec = f"+refs/heads/{self.config.branch}:{REMOTE_REF}"
         args = (
             "fetch",
@@ -263,17 +298,14 @@ class Repo:
             if "couldn't find remote ref" in complaint:
                 raise Refused("branch", f"the remote has no branch {self.config.branch}; correct the configuration")
             raise Postponed("fetch", f"cannot fetch {self.config.branch} from {self.config.url}: {complaint}")
-        tip = self.remote_head()
-        if before and before != tip and not self.is_ancestor(before, tip):
-            self.log.warning("the branch was rewritten since the last fetch", before=before[:12], now=tip[:12])
-        return tip
+        return self.remote_head()
 
     def clone(self) -> None:
         """Make the clone: beside, without a tree, renamed into place. The first run checks and fills it."""
         beside = self.path.with_name(f".{self.path.name}.gitops-partial")
         shutil.rmtree(beside, ignore_errors=True)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        argv = ["git", *_GUARDS, "clone", "--quiet", "--no-checkout", "--no-tags", "--single-branch"]
+        argv = ["git", *self._guards, "clone", "--quiet", "--no-checkout", "--no-tags", "--single-branch"]
         argv += ["--branch", self.config.branch, "--", self.config.url, str(beside)]
         try:
             run(argv, timeout=max(self.config.git_timeout, 600), kind="fetch")

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from . import dockerignore
+from . import dockerignore, powers
 from .command import Finished, run
-from .config import Config
+from .config import Config, check_owner
 from .errors import CommandFailed, Refused
 from .repo import Entry, Repo, under
 
@@ -48,6 +48,7 @@ class Model:
 
     commit: str
     services: dict[str, Service]
+    powers: tuple[str, ...] = ()
 
 
 class Compose:
@@ -95,7 +96,10 @@ class Compose:
 
 
 def link_env_files(config: Config, tree: Path) -> None:
-    """Make the clone's untracked `.env` files visible beside the Compose files of a staged copy."""
+    """Make the clone's untracked `.env` files visible beside the Compose files of a staged copy.
+
+    Raises ConfigError for one that somebody else can have written.
+    """
     folders = {Path("."), Path(config.project_directory or "."), *(Path(f).parent for f in config.files)}
     for folder in folders:
         source = config.path / folder
@@ -104,6 +108,7 @@ def link_env_files(config: Config, tree: Path) -> None:
         for entry in sorted(source.iterdir()):
             wanted = entry.name.startswith(".env") or entry.name.endswith(".env")
             if wanted and entry.is_file() and not os.path.lexists(tree / folder / entry.name):
+                check_owner(entry, entry.stat())
                 (tree / folder).mkdir(parents=True, exist_ok=True)
                 (tree / folder / entry.name).symlink_to(entry)
 
@@ -115,22 +120,45 @@ def read(config: Config, repo: Repo, root: Path, commit: str) -> Model:
             "env",
             f"the environment file {config.env_path} is missing; copy .env.example there and fill it in",
         )
+    if config.env_path:
+        check_owner(config.env_path, config.env_path.stat())
     for file in config.files:
         if not (root / file).is_file():
             raise Refused("compose", f"commit {commit[:12]} has no {file}; correct [compose] files or the branch")
     try:
-        done = Compose(config, root)("config", "--format", "json", writes=False, timeout=120)
-        raw = json.loads(done.text)
-        services = raw["services"]
+        files = _env_files(config, root)  # first: they are to be checked before Compose reads them
+        raw = Compose(config, root)("config", "--format", "json", writes=False, timeout=120).json()
+        services = dict(raw["services"])
     except CommandFailed as error:
         raise Refused("compose", f"Compose does not accept commit {commit[:12]}: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise Refused("compose", f"`docker compose config` of {commit[:12]} printed no services: {error!r}") from error
     oneshot = _oneshots(config, services)
     entries = repo.tree(commit)
+    taken = powers.needed(raw, files, powers.Place(root, config.path, entries))
     found = {n: _service(config, raw, n, body, root, entries, n in oneshot) for n, body in services.items()}
     found = {n: s for n, s in _with_builders(found).items() if _replicas(services[n])}
-    return Model(commit, found)
+    return Model(commit, found, taken)
+
+
+def _env_files(config: Config, root: Path) -> dict[str, list[str]]:
+    """The env files and label files of each service, which Compose names only where it does not read them.
+
+    Raises ConfigError for one that somebody else can have written, Refused for one that has no end.
+    """
+    raw = Compose(config, root)("config", "--no-interpolate", "--format", "json", writes=False, timeout=120).json()
+    found: dict[str, list[str]] = {}
+    for name, body in raw["services"].items():
+        for key in ("env_file", "label_file"):
+            listed = body.get(key) or []
+            for item in [listed] if isinstance(listed, str) else listed:
+                path = os.path.join(Compose(config, root).directory, item["path"] if isinstance(item, dict) else item)
+                if os.path.isfile(path):
+                    check_owner(Path(path), os.stat(path))
+                elif os.path.exists(path):
+                    raise Refused("env", f"{key} {path} of {name} is no file; correct it")
+                found.setdefault(name, []).append(os.path.normpath(path))
+    return found
 
 
 def _replicas(body: dict[str, Any]) -> int:

@@ -13,10 +13,19 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from .config import Config, check_owner, read_safely
 from .errors import ConfigError, Postponed
 
 VERSION = 1
 _LOOK = 0.3  # seconds; `status` holds the lock for an instant, which must not turn a run away
+_WITHIN: dict[str, tuple[type, ...]] = {
+    "deployed": (dict, type(None)),
+    "counters": (int,),
+    "bad": (str,),
+    "held": (str,),
+    "kept_images": (str,),
+    "build_attempts": (int,),
+}
 _BAD_KEPT = 50  # failed commits remembered; the branch's tip is always the newest of them
 
 
@@ -41,7 +50,10 @@ class InFlight:
 
 @dataclass
 class State:
-    """The memory of one deployment. `deployed` maps a service to its fingerprint, None while unknown."""
+    """The memory of one deployment. `deployed` maps a service to its fingerprint, None while unknown.
+
+    `powers` are those of the last good commit, None where an agent wrote this that did not know them.
+    """
 
     version: int = VERSION
     last_good: str = ""
@@ -55,7 +67,7 @@ class State:
     run: dict[str, Any] = field(default_factory=dict)
     last: dict[str, Any] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
-    notified: str = ""
+    powers: list[str] | None = None
 
     def mark_bad(self, commit: str, reason: str) -> None:
         """Remember that `commit` failed, so that it is never tried again."""
@@ -69,13 +81,25 @@ class State:
         self.counters[name] = self.counters.get(name, 0) + 1
 
 
+def state_path(config: Config) -> Path:
+    """Where the deployment's state lies."""
+    return config.state_dir / f"{config.name}.json"
+
+
+def lock_path(config: Config) -> Path:
+    """Where the deployment's lock lies."""
+    return config.state_dir / f"{config.name}.lock"
+
+
 def load(path: Path) -> State:
     """The state at `path`, a fresh one if there is none; ConfigError if it cannot be trusted."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return State()
-    except (OSError, ValueError) as error:
+    check_owner(path.parent, os.stat(path.parent))
+    text = read_safely(path)
+    try:
+        raw = json.loads(text)
+    except (RecursionError, ValueError) as error:
         raise ConfigError(
             "state", f"{path} cannot be read ({error}); move it away and the next run adopts what is running"
         ) from error
@@ -84,12 +108,29 @@ def load(path: Path) -> State:
         raise ConfigError(
             "state", f"{path} has version {found!r}, this agent writes {VERSION}; move it away to start over"
         )
-    known = {f.name for f in fields(State)}
-    state = State(**{key: value for key, value in raw.items() if key in known})
-    if isinstance(state.in_flight, dict):
-        keys = {f.name for f in fields(InFlight)}
-        state.in_flight = InFlight(**{k: v for k, v in state.in_flight.items() if k in keys})
+    try:
+        state = State(**_checked(State(), raw))
+        if state.in_flight is not None:
+            state.in_flight = InFlight(**_checked(InFlight("", ""), state.in_flight))
+    except TypeError as error:
+        raise ConfigError(
+            "state", f"{path} makes no sense ({error}); move it away and the next run adopts what is running"
+        ) from error
     return state
+
+
+def _checked(example: State | InFlight, raw: object) -> dict[str, Any]:
+    """What is known of `raw`, each value of the type that it has in `example`. Raises TypeError."""
+    if not isinstance(raw, dict):
+        raise TypeError(f"{type(raw).__name__} where an object is wanted")
+    values = {f.name: raw[f.name] for f in fields(example) if f.name in raw}
+    for name, value in values.items():
+        wanted = getattr(example, name)
+        if wanted is not None and type(value) is not type(wanted):
+            raise TypeError(f"{name} is {type(value).__name__}, not {type(wanted).__name__}")
+        if name in _WITHIN and not all(isinstance(inner, _WITHIN[name]) for inner in value.values()):
+            raise TypeError(f"{name} holds something else than it should")
+    return values
 
 
 def save(path: Path, state: State) -> None:
@@ -100,7 +141,8 @@ def save(path: Path, state: State) -> None:
 def write_atomically(path: Path, text: str, mode: int) -> None:
     """Write beside, fsync, rename, fsync the folder; on any error the old file stays."""
     beside = path.with_name(f".{path.name}.tmp")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    beside.unlink(missing_ok=True)  # whatever somebody put there: a link, or a pipe that would hold us
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
@@ -141,6 +183,7 @@ class Lock:
     def __enter__(self) -> Lock:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            check_owner(self.path.parent, os.stat(self.path.parent))
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise ConfigError("state", f"cannot open the lock {self.path}: {error.strerror}; run as root") from error

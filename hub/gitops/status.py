@@ -1,29 +1,40 @@
-"""What is true now: from the clone, the containers and the lock, with the state file as memory only."""
+"""What is true now: from the clone, the containers and the lock, with the state file as memory only.
+
+Whoever tells how a deployment is asks here: `hub gitops status`, and a run that ends, for its metrics.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import Any
 
+from . import report
 from .config import Config
-from .containers import Container, look
+from .containers import Container, look_at_all
 from .errors import GitopsError
-from .log import Log, Redactor, utc
+from .log import Log, Redactor, plain, utc
 from .repo import Repo
-from .state import State, is_locked, load
-from .sync import lock_path, state_path
+from .state import State, is_locked, load, lock_path, state_path
 
 
-def collect(config: Config, log: Log) -> dict[str, Any]:
-    """The status of one deployment, ready for JSON. `in_step` is true only if nothing at all is amiss."""
+def collect(config: Config, log: Log, state: State | None = None) -> dict[str, Any]:
+    """The status of one deployment, ready for JSON. `in_step` is true only if nothing at all is amiss.
+
+    A run that ends gives its `state`: it holds the lock, and knows what it is about to write.
+    """
     problems: list[str] = []
     if config.env_path:
         log.redact.learn_env_file(config.env_path)
-    running = is_locked(lock_path(config))
-    state = State()
-    try:
-        state = load(state_path(config))
-    except GitopsError as error:
-        problems.append(str(error))
+    running = state is None and is_locked(lock_path(config))
+    recorded = state is None
+    if state is None:
+        state = State()
+        try:
+            state = load(state_path(config))
+        except GitopsError as error:
+            problems.append(str(error))
+    problems += _cannot_remember(config)
     clone = _clone(config, log, state, problems)
     services, docker = _services(config, state, problems)
     if not state.last:
@@ -34,7 +45,11 @@ def collect(config: Config, log: Log) -> dict[str, Any]:
     if state.in_flight and not running:
         flight = state.in_flight
         problems.append(f"a deployment {'back ' if flight.back else ''}to {flight.target[:12]} was begun and not ended")
-    if state.last and state.last.get("result") not in ("up_to_date", "deployed"):
+    good = state.last.get("result") in ("up_to_date", "deployed")
+    unwritten = report.bad_end(config) if recorded and good and not running else ""
+    if unwritten:
+        problems.append(f"a run that could not write its state ended badly: {unwritten}")
+    if state.last and not good:
         problems.append(f"the last run: {state.last.get('result')}: {state.last.get('message')}")
     flight_now = state.in_flight
     return {
@@ -54,9 +69,13 @@ def collect(config: Config, log: Log) -> dict[str, Any]:
         }
         if flight_now
         else None,
-        "failed_commits": {k: log.redact(v) for k, v in state.bad.items()},
+        "failed_commits": {k: plain(log.redact(v)) for k, v in state.bad.items()},
         "docker": docker,
         "services": services,
+        "powers": {
+            "taken": state.powers,
+            "unnamed": [power for power in state.powers or [] if power not in config.powers],
+        },
         "held": {n: w for n, w in state.held.items() if n in services and services[n]["held"]},
         "last_run": {
             **{k: state.last[k] for k in ("result", "kind", "message", "duration") if k in state.last},
@@ -64,8 +83,22 @@ def collect(config: Config, log: Log) -> dict[str, Any]:
         }
         if state.last
         else None,
-        "problems": [log.redact(p) for p in problems],
+        "problems": [plain(log.redact(p)) for p in problems],
     }
+
+
+def _cannot_remember(config: Config) -> list[str]:
+    """Why the next run could not write down what it does, if that can be seen without writing."""
+    folder = config.state_dir
+    try:
+        room = os.statvfs(folder)
+    except FileNotFoundError:
+        return []  # before the first run
+    except OSError as error:
+        return [f"the state folder {folder} cannot be looked at: {error.strerror}"]
+    if not os.access(folder, os.W_OK):
+        return [f"the state folder {folder} cannot be written"]
+    return [] if room.f_bavail else [f"the disk of the state folder {folder} is full"]
 
 
 def _clone(config: Config, log: Log, state: State, problems: list[str]) -> dict[str, Any]:
@@ -80,7 +113,7 @@ def _clone(config: Config, log: Log, state: State, problems: list[str]) -> dict[
         repo.check_clone()
         found["head"] = repo.head()
         found["branch_tip"] = repo.remote_head() or None
-        found["dirty"] = [] if repo.is_empty_clone() else sorted(repo.dirty())
+        found["dirty"] = [] if repo.is_empty_clone() else sorted(map(plain, repo.dirty()))
     except GitopsError as error:
         problems.append(str(error))
         return found
@@ -95,7 +128,7 @@ def _clone(config: Config, log: Log, state: State, problems: list[str]) -> dict[
 
 def _services(config: Config, state: State, problems: list[str]) -> tuple[dict[str, dict[str, Any]], str]:
     try:
-        containers = look(config)
+        containers = look_at_all(config)
     except GitopsError as error:
         problems.append(str(error))
         unknown = {
@@ -104,8 +137,7 @@ def _services(config: Config, state: State, problems: list[str]) -> tuple[dict[s
         return unknown, "unavailable"
     found = {}
     for name in sorted({*state.deployed, *containers}):
-        container = containers.get(name)
-        entry = _service(container, state, name)
+        entry = _service(containers.get(name, ()), state, name)
         found[name] = entry
         if entry["held"]:
             continue
@@ -116,7 +148,8 @@ def _services(config: Config, state: State, problems: list[str]) -> tuple[dict[s
     return found, "ok"
 
 
-def _service(container: Container | None, state: State, name: str) -> dict[str, Any]:
+def _service(containers: Sequence[Container], state: State, name: str) -> dict[str, Any]:
+    container = min(containers, key=lambda c: c.up, default=None)
     deployed = state.deployed.get(name)
     oneshot = bool(deployed) and (deployed or {}).get("oneshot") == "true"
     stopped = container is None or container.status in ("exited", "dead", "paused", "created")
@@ -127,17 +160,21 @@ def _service(container: Container | None, state: State, name: str) -> dict[str, 
     else:
         up = container.up
     same: bool | None = None
-    if name in state.deployed and container is not None:
-        same = deployed is not None and container.image == deployed.get("image")
-        known = (deployed or {}).get("config_hash")
-        if same and known and container.config_hash:
-            same = known == container.config_hash
+    if name in state.deployed and containers:
+        same = deployed is not None and all(_as_deployed(c, deployed) for c in containers)
     return {
         "state": container.describe() if container else "absent",
         "up": up,
         "as_deployed": same,
         "held": name in state.held and stopped,
     }
+
+
+def _as_deployed(container: Container, deployed: dict[str, str]) -> bool:
+    """By the image's name and identity, and by Compose's digest of the definition; what was not noted is not compared."""
+    had = (deployed.get("image"), deployed.get("image_id"), deployed.get("config_hash"))
+    has = (container.image, container.image_id, container.config_hash)
+    return had[0] == has[0] and all(old == new for old, new in zip(had[1:], has[1:]) if old and new)  # noqa: B905
 
 
 def text(status: dict[str, Any]) -> str:
@@ -148,8 +185,9 @@ def text(status: dict[str, Any]) -> str:
     ]
     lines += [f"  commit {str(status['commit']['head'])[:12]} of {status['branch']}"]
     lines += [f"  {n}: {s['state']}{' (held)' if s['held'] else ''}" for n, s in status["services"].items()]
+    lines += [f"  not in [powers]: {power}" for power in status["powers"]["unnamed"]]
     lines += [f"  ! {problem}" for problem in status["problems"]]
-    return "\n".join(lines)
+    return "\n".join(map(plain, lines))
 
 
 def broken(name: str, error: GitopsError) -> dict[str, Any]:
@@ -166,7 +204,8 @@ def broken(name: str, error: GitopsError) -> dict[str, Any]:
         "failed_commits": {},
         "docker": "unknown",
         "services": {},
+        "powers": {"taken": None, "unnamed": []},
         "held": {},
         "last_run": None,
-        "problems": [Redactor()(str(error))],
+        "problems": [plain(Redactor()(str(error)))],
     }

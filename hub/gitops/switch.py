@@ -14,7 +14,7 @@ from .command import run
 from .config import Config
 from .containers import look, wait_healthy
 from .errors import CommandFailed, DeployFailed, GitopsError, Postponed
-from .log import Log
+from .log import Log, plain
 from .plan import Plan, make
 from .repo import Repo
 from .state import InFlight, State
@@ -144,6 +144,7 @@ class Switch:
                 **service.fingerprint,
                 "oneshot": str(service.oneshot).lower(),
                 "config_hash": container.config_hash if container else "",
+                "image_id": container.image_id if container else "",
             }
         for name in [n for n in self.state.deployed if n not in model.services]:
             del self.state.deployed[name]
@@ -183,7 +184,7 @@ class Switch:
         flight = self.state.in_flight
         assert flight is not None
         failed, good = flight.target, self.state.last_good
-        reason = self.log.redact(reason)
+        reason = plain(self.log.redact(reason))
         self.state.count("failures")
         self.log.error("the deployment failed", commit=failed[:12], reason=reason)
         if failed == good or not good:

@@ -11,16 +11,16 @@ import os
 import shutil
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
-from . import backup_gate, dagster, images, report, signing, stack, tree
+from . import backup_gate, dagster, images, links, report, signing, stack, status, tree
 from .config import Config
 from .containers import Container, look
-from .errors import EXIT_FAILED, EXIT_OK, CommandFailed, DeployFailed, GitopsError
-from .log import Log
+from .errors import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, CommandFailed, DeployFailed, GitopsError, Refused
+from .log import Log, plain
 from .plan import Plan, make
 from .repo import Repo
-from .state import Lock, State, boot_id, load, save
+from .state import Lock, State, boot_id, load, lock_path, save, state_path
 from .switch import Switch
 
 
@@ -113,20 +113,21 @@ class Agent:
         )
 
     def check(self, head: str, target: str) -> None:
-        """Everything about the commit itself that must hold before its files are looked at."""
+        """Everything about the commit itself that must hold before its files are looked at; whose it is comes first."""
+        if target != self.state.last_good:
+            for commit in signing.check(self.repo, self.state.last_good, target):
+                self.log.info("signature verified", commit=commit[:12])
         if target != head:
             self.repo.check_target(head, target)
             self.repo.check_in_the_way(head, target)
             self.repo.check_space(target)
         else:
             self.repo.check_target(target, target)
-        if target != self.state.last_good:
-            for commit in signing.check(self.repo, self.state.last_good, target):
-                self.log.info("signature verified", commit=commit[:12])
 
     def survey(self, head: str, target: str) -> tuple[stack.Model, Plan, dict[str, Container]]:
         """The target's model, read from a copy beside the clone, what it would change, and what runs."""
         self.repo.export(target, self.stage)
+        links.check(target, self.stage / "tree", self.repo.tree(target))
         stack.link_env_files(self.config, self.stage / "tree")
         model = stack.read(self.config, self.repo, self.stage / "tree", target)
         running = look(self.config)
@@ -138,9 +139,11 @@ class Agent:
         self.step("plan")
         for line in plan.lines():
             self.log.info(line)
+        self._check_powers(head, model, running)
         self.state.held = dict(plan.held)
         if plan.idle and head == target and not fresh:
-            self._settle(target)
+            self._note_images(running)
+            self._settle(model)
             return Outcome("up_to_date", "ok", f"{target[:12]} is deployed", EXIT_OK, plan.lines())
         if not self.state.last_good and plan.adopting and head != target and running:
             self.state.last_good = head  # what runs was there before us: the best that is known to go back to
@@ -155,8 +158,38 @@ class Agent:
             dagster.drain(self.config, self.log, on_unreachable=self.config.drain_on_unreachable)
         self._clear_stage()
         self.switch.forward(plan, model, fresh)
-        self._settle(target)
+        self._settle(model)
         return Outcome("deployed", "ok", f"{target[:12]} is deployed", EXIT_OK, plan.lines())
+
+    def _check_powers(self, head: str, model: stack.Model, running: dict[str, Container]) -> None:
+        """Refuse powers that the deployment's file does not allow; those that run already are reported."""
+        there, new = self.powers(head, model, running)
+        if new:
+            raise Refused("powers", powers_message(self.config, model.commit, new))
+        if there:
+            self.log.warning("powers that run and that [powers] does not name", powers=len(there), first=there[0])
+
+    def powers(self, head: str, model: stack.Model, running: dict[str, Container]) -> tuple[list[str], list[str]]:
+        """What the model takes and the file does not allow: that which runs already, and what is new."""
+        unnamed = [power for power in model.powers if power not in self.config.powers]
+        if not unnamed:
+            return [], []
+        had = self.state.powers
+        if had is None:
+            had = self._powers_of(self.state.last_good or (head if running and not self.state.deployed else ""), model)
+        return [p for p in unnamed if p in had], [p for p in unnamed if p not in had]
+
+    def _powers_of(self, commit: str, model: stack.Model) -> list[str]:
+        """Those of a commit that was deployed by an agent, or a person, who did not note them."""
+        if commit in ("", model.commit):
+            return list(model.powers) if commit else []
+        folder = self.stage / "before"
+        self.repo.export(commit, folder)
+        stack.link_env_files(self.config, folder / "tree")
+        try:
+            return list(stack.read(self.config, self.repo, folder / "tree", commit).powers)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _build(self, model: stack.Model, plan: Plan, running: dict[str, Container]) -> None:
         try:
@@ -166,14 +199,23 @@ class Agent:
             count = self.state.build_attempts.get(plan.target, 0) + 1
             self.state.build_attempts = {plan.target: count}
             if count >= self.config.attempts and plan.target != self.state.last_good:
-                self.state.mark_bad(plan.target, f"its images could not be made {count} times: {error}")
+                reason = plain(self.log.redact(str(error)))
+                self.state.mark_bad(plan.target, f"its images could not be made {count} times: {reason}")
                 self.state.count("failures")
             raise DeployFailed(
                 "build", f"the images of {plan.target[:12]} could not be made ({count}): {error}"
             ) from error
 
-    def _settle(self, commit: str) -> None:
-        self.state.last_good = commit
+    def _note_images(self, running: dict[str, Container]) -> None:
+        """Learn which images run as deployed, where an agent before this one did not note them."""
+        for name, had in self.state.deployed.items():
+            container = running.get(name)
+            if had and container and "image_id" not in had and container.config_hash == had.get("config_hash"):
+                had["image_id"] = container.image_id
+
+    def _settle(self, model: stack.Model) -> None:
+        self.state.last_good = model.commit
+        self.state.powers = list(model.powers)
         self.state.boot_id = boot_id()
         self._clear_stage()
 
@@ -181,64 +223,87 @@ class Agent:
         shutil.rmtree(self.stage, ignore_errors=True)
 
 
-def state_path(config: Config) -> Path:
-    """Where the deployment's state lies."""
-    return config.state_dir / f"{config.name}.json"
-
-
-def lock_path(config: Config) -> Path:
-    """Where the deployment's lock lies."""
-    return config.state_dir / f"{config.name}.lock"
-
-
 def sync(config: Config, log: Log) -> Outcome:
     """One whole run: lock, work, record, metrics, notification. Never raises GitopsError."""
     started = time.time()
     try:
         with Lock(lock_path(config)) as lock:
-            state = load(state_path(config))
-            agent = Agent(config, log, lock.descriptor, state)
-            try:
-                outcome = agent.run()
-            except GitopsError as error:
-                outcome = Outcome(error.result, error.kind, str(error), error.code)
-            except OSError as error:  # a full or broken disk under the state or the copy
-                where = f" {error.filename}" if error.filename else ""
-                outcome = Outcome("failed", "disk", f"{error.strerror}{where}; free space and run again", EXIT_FAILED)
-            return _record(agent, outcome, started)
+            return _locked(config, log, lock.descriptor, started)
+    except GitopsError as error:  # the lock is another run's: so are state and metrics
+        return _told(config, log, Outcome(error.result, error.kind, str(error), error.code), "", started)
+
+
+def _locked(config: Config, log: Log, lock: int, started: float) -> Outcome:
+    try:
+        state = load(state_path(config))
     except GitopsError as error:
-        log.error(str(error), result=error.result, kind=error.kind)
-        return Outcome(error.result, error.kind, str(error), error.code)
+        outcome = Outcome(error.result, error.kind, str(error), error.code)
+        report.write_metrics(config, State(last=_last(outcome, log, started, 0)), log, None)
+        return _told(config, log, outcome, "", started)
+    report.write_metrics(config, state, log, None)  # so it stays if this run is killed
+    if state.run and not state.run.get("ended"):  # once is nothing; runs that are all killed would tell nobody
+        step = state.run.get("step")
+        report.tell(config, log, "postponed", f"runs are cut short, the last one at step {step}", report.CUT_SHORT)
+    agent = Agent(config, log, lock, state)
+    try:
+        outcome = agent.run()
+    except GitopsError as error:
+        outcome = Outcome(error.result, error.kind, str(error), error.code)
+    except OSError as error:  # a full or broken disk under the state or the copy
+        where = f" {error.filename}" if error.filename else ""
+        outcome = Outcome("failed", "disk", f"{error.strerror}{where}; free space and run again", EXIT_FAILED)
+    return _told(config, log, _record(agent, outcome, started), agent.tip, started)
 
 
 def _record(agent: Agent, outcome: Outcome, started: float) -> Outcome:
+    """Write down how the run ended, and what is true now: both in the state, the latter in the metrics."""
     config, log, state = agent.config, agent.log, agent.state
-    ended = time.time()
-    good = outcome.result in ("up_to_date", "deployed")
-    state.run["ended"] = ended
-    state.last = {
-        "result": outcome.result,
-        "kind": outcome.kind,
-        "message": log.redact(outcome.message),
-        "ended": ended,
-        "duration": round(ended - started, 3),
-        "last_success": ended if good else state.last.get("last_success", 0),
-    }
-    write = log.info if outcome.code == EXIT_OK else log.error
-    write(outcome.message, result=outcome.result, kind=outcome.kind, seconds=round(ended - started, 1))
-    if good:
-        state.notified = ""
+    state.run["ended"] = time.time()
+    if outcome.result in ("up_to_date", "deployed"):
         state.build_attempts = {}
-    elif outcome.result in ("failed", "rolled_back", "refused", "misconfigured"):
-        subject = f"Deployment of {config.name} {outcome.result.replace('_', ' ')}"
-        report.notify(config, state, log, subject, outcome.message, f"{outcome.result}:{outcome.kind}:{agent.tip}")
-    report.write_metrics(config, state, log)
+    state.last = _last(outcome, log, started, state.last.get("last_success", 0))
+    found = status.collect(config, log, state)
+    if found["in_step"]:
+        state.last["last_success"] = state.run["ended"]
+    elif outcome.code == EXIT_OK and found["problems"]:
+        log.warning("not in step", problems=len(found["problems"]), first=found["problems"][0])
     try:
         agent.save()
     except OSError as error:
         log.error("cannot write the state; the next run goes by the one before", reason=error.strerror)
-        return Outcome("failed", "disk", f"cannot write {state_path(config)}: {error.strerror}", EXIT_FAILED)
+        outcome = Outcome("failed", "disk", f"cannot write {state_path(config)}: {error.strerror}", EXIT_FAILED)
+        state.last = _last(outcome, log, started, state.last["last_success"])
+        found["in_step"] = False
+    report.write_metrics(config, state, log, found)
     return outcome
+
+
+def _last(outcome: Outcome, log: Log, started: float, last_success: float) -> dict[str, Any]:
+    ended = time.time()
+    return {
+        "result": outcome.result,
+        "kind": outcome.kind,
+        "message": plain(log.redact(outcome.message)),
+        "ended": ended,
+        "duration": round(ended - started, 3),
+        "last_success": last_success,
+    }
+
+
+def _told(config: Config, log: Log, outcome: Outcome, tip: str, started: float) -> Outcome:
+    write = log.info if outcome.code == EXIT_OK else log.error
+    write(outcome.message, result=outcome.result, kind=outcome.kind, seconds=round(time.time() - started, 1))
+    event = f"{outcome.result}:{outcome.kind}" + ("" if outcome.result == "postponed" else f":{tip}")
+    report.tell(config, log, outcome.result, outcome.message, event)
+    return outcome
+
+
+def powers_message(config: Config, commit: str, new: list[str]) -> str:
+    """The refusal, with the lines that would allow it."""
+    return (
+        f"{commit[:12]} takes {len(new)} power(s) over this host that [powers] of {config.name}.ini does not allow; "
+        f"if they are meant, add: {'; '.join(new)}"
+    )
 
 
 def plan_only(config: Config, log: Log) -> Outcome:
@@ -281,5 +346,14 @@ def _plan(agent: Agent) -> Outcome:
             [*first, "skip it"],
         )
     agent.check(head, tip)
-    _, plan, _ = agent.survey(head, tip)
-    return Outcome("planned", "ok", f"{head[:12]} -> {tip[:12]}", EXIT_OK, [*first, *plan.lines()])
+    model, plan, running = agent.survey(head, tip)
+    there, new = agent.powers(head, model, running)
+    lines = [*first, *map(plain, plan.lines())]
+    if there or new:
+        lines += [
+            "missing in [powers] allow (what runs already is not refused):",
+            *(f"    {p}" for p in (*there, *new)),
+        ]
+    if new:
+        return Outcome("refused", "powers", powers_message(agent.config, tip, new), EXIT_REFUSED, lines)
+    return Outcome("planned", "ok", f"{head[:12]} -> {tip[:12]}", EXIT_OK, lines)

@@ -290,7 +290,7 @@ def test_status_does_not_guess_when_docker_is_away(world: World) -> None:
 
 def test_a_container_replaced_behind_its_back_is_reported(world: World) -> None:
     world.change_containers(lambda c: c["web"].update(image="web:evil"))
-    found = world.assert_status_is_true()
+    found = world.assert_status_is_true(changed_since=True)
     assert not found["in_step"]
     assert found["problems"] == ["web is not what was deployed last"]
 
@@ -301,7 +301,7 @@ def test_a_clone_moved_by_hand_is_reported_and_then_deployed(world: World) -> No
     world.push("only words")
     world.git("pull", "--quiet", cwd=world.clone)
     world.git("fetch", "--quiet", "origin", "+main:refs/gitops/remote", cwd=world.clone)
-    found = world.assert_status_is_true()
+    found = world.assert_status_is_true(changed_since=True)
     assert not found["in_step"]
     assert "the last good commit is" in found["problems"][0]
     world.deploy()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.gitops import World, broken, deployed_world
+from tests.support.gitops import World, broken, deployed_world, refused
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ class TestStoppedOnPurpose:
 
     def test_one_stopped_since_the_last_look_is_reported(self, world: World) -> None:
         world.user_stops("web")
-        found = world.assert_status_is_true()
+        found = world.assert_status_is_true(changed_since=True)
         assert not found["in_step"]
         assert found["problems"] == ["web is exited (0)"]
 
@@ -108,6 +108,37 @@ class TestDatabaseImage:
         world.assert_whole(1)
         assert world.containers()["db"]["image"] == "timescale:1"
         assert not world.assert_status_is_true()["in_step"]
+
+    @pytest.mark.parametrize(
+        "dated",
+        [
+            {"created_at": "2099-01-01T00:00:00Z"},
+            {"created_at": "{tomorrow}"},
+            {"created_at": "{month}-32T00:00:00Z"},
+            {"name": "2099-01-01T00-00-00Z"},
+            {"created_at": "{year}-02-30T00:00:00Z"},
+            {"created_at": "2020-01-01T00:00:00Z", "verified_at": "{now}"},
+            {"created_at": "{now}", "verified_at": "2099-01-01T00:00:00Z"},
+            {"time": 1e15},
+        ],
+    )
+    def test_one_of_a_day_that_cannot_be_or_of_old_data_opens_nothing(
+        self, world: World, dated: dict[str, object]
+    ) -> None:
+        """Also where another one of the list is of a day that can be, and too old."""
+        words = {"{tomorrow}": self.at(-24), "{now}": self.at(0), "{month}": self.at(0)[:7], "{year}": self.at(0)[:4]}
+        for word, value in words.items():
+            dated = {k: v.replace(word, value) if isinstance(v, str) else v for k, v in dated.items()}
+        strange = {"name": "strange", "verified": True, **dated}
+        for listed in ([strange], [{"name": "old", "verified": True, "created_at": self.at(48)}, strange]):
+            self.backups(world, listed)
+            world.release(2, db=self.CHANGED)
+            err = refused(world, "backup")
+            assert "2020-01-01" in str(dated.values()) or "cannot be" in err
+            world.assert_whole(1)
+        self.backups(world, [strange, {"name": "young", "verified": True, "created_at": self.at(0)}])
+        world.deploy()
+        assert world.containers()["db"]["image"] == "timescale:2"
 
     def test_with_one_it_is_deployed(self, world: World) -> None:
         self.backups(world, {"backups": [{"name": "b", "verified": True, "finished_at": self.at(1)}]})

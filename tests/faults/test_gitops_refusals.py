@@ -5,32 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import subprocess
 
 import pytest
 
-from tests.support.gitops import World, deployed_world, fresh_world
+from tests.support.gitops import World, deployed_world, fresh_world, refused, untouched
 
 
 @pytest.fixture
 def world() -> World:
     return deployed_world()
-
-
-def untouched(world: World, rev: int | str = 1) -> None:
-    """The stack and the tree are what they were, and status does not claim to be in step."""
-    world.assert_whole(rev)
-    assert not world.calls("compose up")
-    found = world.assert_status_is_true()
-    assert not found["in_step"]
-    assert found["in_flight"] is None
-
-
-def refused(world: World, kind: str, code: int = 3) -> str:
-    ran = world.run()
-    assert ran.code == code, ran.out + ran.err
-    assert f"kind={kind}" in ran.err
-    return ran.err
 
 
 def test_offline_is_postponed_and_caught_up_later(world: World) -> None:
@@ -131,79 +114,6 @@ def test_untracked_files_elsewhere_do_no_harm_and_stay(world: World) -> None:
     assert world.assert_status_is_true()["in_step"]
 
 
-class TestSignatures:
-    """SSH signatures, made with real keys."""
-
-    @pytest.fixture
-    def world(self) -> World:
-        if shutil.which("ssh-keygen") is None:
-            pytest.skip("ssh-keygen is not here")
-        world = deployed_world()
-        for name in ("good", "stranger"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(world.root / name)], check=True)
-        key = (world.root / "good.pub").read_text().split()
-        signers = world.config_dir / "allowed_signers"
-        signers.write_text(f"author@example.org {key[0]} {key[1]}\n")
-        world.configure(repository={"signatures": "tip", "allowed_signers": signers})
-        return world
-
-    @staticmethod
-    def sign_with(world: World, name: str) -> None:
-        for key, value in (
-            ("gpg.format", "ssh"),
-            ("user.signingkey", str(world.root / name)),
-            ("commit.gpgsign", "true"),
-        ):
-            world.git("config", key, value)
-
-    def test_an_unsigned_commit_is_refused(self, world: World) -> None:
-        world.release(2)
-        refused(world, "unsigned")
-        untouched(world)
-
-    def test_a_strangers_signature_is_refused(self, world: World) -> None:
-        self.sign_with(world, "stranger")
-        world.release(2)
-        refused(world, "signature")
-        untouched(world)
-
-    def test_a_tampered_commit_is_refused(self, world: World) -> None:
-        """The signature of one commit, put on another."""
-        self.sign_with(world, "good")
-        world.release(2)
-        raw = subprocess.run(
-            ["git", "cat-file", "commit", "HEAD"], cwd=world.author, check=True, capture_output=True
-        ).stdout
-        forged = world.root / "forged"
-        forged.write_bytes(raw.replace(b"release 2", b"release X"))
-        commit = world.git("hash-object", "-t", "commit", "-w", str(forged))
-        world.git("reset", "--quiet", "--hard", commit)
-        world.git("push", "--quiet", "--force", "origin", "main")
-        refused(world, "signature")
-        untouched(world)
-
-    def test_a_commit_by_an_allowed_key_is_deployed(self, world: World) -> None:
-        self.sign_with(world, "good")
-        world.release(2)
-        assert "signature verified" in world.deploy().out
-        world.assert_whole(2)
-        assert world.assert_status_is_true()["in_step"]
-
-    def test_all_means_every_new_commit(self, world: World) -> None:
-        world.configure(repository={"signatures": "all"})
-        world.release(2)
-        self.sign_with(world, "good")
-        world.release(3)
-        refused(world, "unsigned")
-        untouched(world)
-
-    def test_a_commit_pulled_by_hand_is_looked_at_too(self, world: World) -> None:
-        world.release(2)
-        world.git("pull", "--quiet", cwd=world.clone)
-        refused(world, "unsigned")
-        assert not world.calls("compose up")
-
-
 def test_a_submodule_is_refused(world: World) -> None:
     link = f"160000,{world.git('rev-parse', 'HEAD')},vendor/other"
     world.git("update-index", "--add", "--cacheinfo", link)
@@ -253,6 +163,7 @@ def test_a_missing_variable_is_refused_by_name(world: World) -> None:
 
 def test_a_service_env_file_beside_the_compose_file_is_found_while_it_is_untracked(world: World) -> None:
     (world.clone / "compose/.env").write_text("EXTRA=1\n")
+    world.allow("web: env_file compose/.env")
     world.release(2, web={"environment": {"REV": "2"}, "env_file": ".env"})
     world.deploy()
     world.assert_whole(2)
@@ -337,6 +248,20 @@ class TestConfiguration:
         shutil.copytree(world.config_dir, inside)
         world.config_dir = inside
         refused(world, "placement", 2)
+
+    @pytest.mark.parametrize("url", ["http://example.org/x.git", "git://example.org/x.git", "HTTP://example.org/x"])
+    def test_a_remote_that_anybody_between_can_answer_for(self, world: World, url: str) -> None:
+        world.configure(repository={"url": url})
+        assert "unencrypted = allow" in refused(world, "value", 2)
+        world.configure(repository={"unencrypted": "allow"})
+        refused(world, "remote")  # told so, it is a URL like others: not that of the clone
+
+    def test_a_remote_that_leads_to_one(self, world: World) -> None:
+        """By somebody's insteadOf; a server's redirect goes by the same rule of git's."""
+        world.release(2)
+        world.git("config", "url.http://127.0.0.1:1/.insteadOf", str(world.remote), cwd=world.clone)
+        assert "transport 'http' not allowed" in refused(world, "fetch", 75)
+        world.assert_whole(1)
 
     def test_a_signers_file_that_others_can_write(self, world: World) -> None:
         signers = world.config_dir / "signers"

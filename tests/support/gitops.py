@@ -28,6 +28,13 @@ GIT = shutil.which("git") or "git"
 PYTHON = os.path.realpath(sys.executable)
 AGENT = [PYTHON, "-S", "-E", "-B", "-m", "hub.gitops"]  # -S: no site-packages, only the standard library
 
+POWERS = """
+    db: image timescale
+    web: image web
+    grafana: image grafana
+    migrate: image web
+    extra: image web
+    *: volume postgres_data"""
 MINE = "my own notes\n"
 _AUTHOR: dict[str, str] = {
     "GIT_AUTHOR_NAME": "Author",
@@ -86,7 +93,7 @@ def services(rev: int | str, **changes: Any) -> dict[str, Any]:
         "grafana": {
             "image": "grafana:1",
             "environment": {"REV": str(rev)},
-            "volumes": ["./grafana:/etc/grafana"],
+            "volumes": ["./grafana:/etc/grafana:ro"],
         },
     }
     for name, change in changes.items():
@@ -127,6 +134,8 @@ class World:
             },
             "compose": {"project": "hub", "files": "compose/compose.yaml"},
             "health": {"timeout": "0.2", "stable": "0", "interval": "0.01"},
+            "metrics": {"file": str(root / "hub.prom")},
+            "powers": {"allow": POWERS},
         }
 
     # -- making ----------------------------------------------------------------------------------------------
@@ -180,6 +189,10 @@ class World:
         (self.config_dir / "allowlist").write_text(granted)
         for path in (self.config_dir, *self.config_dir.iterdir()):
             path.chmod(0o755 if path.is_dir() else 0o644)
+
+    def allow(self, *powers: str) -> None:
+        """Add lines to [powers] allow."""
+        self.configure(powers={"allow": "\n    ".join([self.settings["powers"]["allow"], *powers])})
 
     def git(self, *args: str, cwd: Path | None = None, check: bool = True) -> str:
         """Run the real git as the author."""
@@ -360,9 +373,20 @@ class World:
             ini = (self.clone / "compose/grafana/grafana.ini").read_text()
             assert self.containers()["grafana"]["mounted"]["grafana.ini"] == ini
 
-    def assert_status_is_true(self) -> dict[str, Any]:
-        """What status says agrees with git, with the containers and with the state; returns it."""
+    def metric(self, name: str) -> float:
+        """A metric without labels of its own, as the last run left it."""
+        text = (self.root / "hub.prom").read_text()
+        return float(text.split(f'reading_hub_gitops_{name}{{name="prod"}} ')[1].split("\n")[0])
+
+    def assert_status_is_true(self, *, changed_since: bool = False) -> dict[str, Any]:
+        """What status says agrees with git, with the containers and with the state; returns it.
+
+        So do the metrics, unless something has changed since the last run.
+        """
         found = self.status()
+        if not changed_since:
+            assert self.metric("in_step") == found["in_step"], found["problems"]
+            assert self.metric("in_flight") <= bool(found["in_flight"])
         if self.clone.exists() and found["commit"]["head"] is not None:
             assert found["commit"]["head"] == self.head
             dirty = self.git("status", "--porcelain", "--untracked-files=no", cwd=self.clone)
@@ -433,6 +457,23 @@ def settled(world: World, rev: int) -> None:
     assert not notes.exists() or notes.read_text() == MINE
     assert not list((world.clone / ".git").rglob("*.lock"))
     assert not list(world.state_dir.glob("*.stage"))
+
+
+def untouched(world: World, rev: int | str = 1) -> None:
+    """The stack and the tree are what they were, and status does not claim to be in step."""
+    world.assert_whole(rev)
+    assert not world.calls("compose up")
+    found = world.assert_status_is_true()
+    assert not found["in_step"]
+    assert found["in_flight"] is None
+
+
+def refused(world: World, kind: str, code: int = 3) -> str:
+    """Run the agent, insist that it ends with this kind and exit code, and return what it said."""
+    ran = world.run()
+    assert ran.code == code, ran.out + ran.err
+    assert f"kind={kind}" in ran.err
+    return ran.err
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:

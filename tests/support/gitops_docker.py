@@ -16,11 +16,23 @@ import time
 import zlib
 
 KEYS = ("image", "build", "environment", "volumes", "env_file", "depends_on", "labels", "restart", "deploy")
+KEYS += (
+    "privileged",
+    "pid",
+    "ipc",
+    "network_mode",
+    "cap_add",
+    "devices",
+    "security_opt",
+    "provider",
+    "post_start",
+    "secrets",
+)
 
 
 def sha(*parts):
     """An identity by content; hashlib would cost a third of this script's start."""
-    data = "\0".join(parts).encode()
+    data = "\0".join(parts).encode(errors="surrogateescape")
     return f"{zlib.crc32(data):08x}{zlib.adler32(data):08x}{zlib.crc32(data[::-1]):08x}"
 
 
@@ -107,7 +119,7 @@ class Compose:
         sys.stderr.write(message + "\n")
         sys.exit(15)
 
-    def model(self):
+    def model(self, interpolate=True):
         values = {}
         for path in self.options.get("--env-file", []):
             if not os.path.isfile(path):
@@ -125,14 +137,14 @@ class Compose:
             return values.get(name, "")
 
         try:
-            raw = json.loads(re.sub(r"\$\{([^}]*)\}", put, text))
+            raw = json.loads(re.sub(r"\$\{([^}]*)\}", put, text) if interpolate else text)
         except ValueError as error:
             self.die("yaml: " + str(error))
         for name, body in raw["services"].items():
             for key in body:
                 if key not in KEYS:
                     self.die(f"services.{name} additional properties '{key}' not allowed")
-            if "env_file" in body:
+            if "env_file" in body and interpolate:
                 source = os.path.join(self.directory, body.pop("env_file"))
                 if not os.path.isfile(source):
                     self.die(f"env file {source} not found")
@@ -141,15 +153,21 @@ class Compose:
                 body.setdefault("environment", {}).update(more)
             body["volumes"] = [self.volume(v) for v in body.get("volumes", [])]
             if "build" in body:
-                context = os.path.normpath(os.path.join(self.directory, body["build"]))
+                local = "://" not in body["build"]
+                context = os.path.normpath(os.path.join(self.directory, body["build"])) if local else body["build"]
                 body["build"] = {"context": context, "dockerfile": "Dockerfile"}
         return {"name": self.project, "networks": {"default": {"name": self.project + "_default"}}, **raw}
 
     def volume(self, text):
-        source, target = text.split(":")
-        if source.startswith("."):
+        source, target, *mode = text.split(":")
+        if source.startswith((".", "/")):
             place = os.path.normpath(os.path.join(self.directory, source))
-            return {"type": "bind", "source": place, "target": target}
+            return {
+                "type": "bind",
+                "source": place,
+                "target": target,
+                **({"read_only": True} if mode == ["ro"] else {}),
+            }
         return {"type": "volume", "source": source, "target": target}
 
     def image(self, name, body):
@@ -159,7 +177,7 @@ class Compose:
         getattr(self, "do_" + self.command)()
 
     def do_config(self):
-        print(json.dumps(self.model()))
+        print(json.dumps(self.model(interpolate="--no-interpolate" not in self.args)))
 
     def do_build(self):
         services = self.model()["services"]
@@ -259,7 +277,7 @@ def inspect(data, ids):
             state["Health"] = {"Status": health(c)}
         labels = {
             "com.docker.compose.project": c["project"],
-            "com.docker.compose.service": name,
+            "com.docker.compose.service": c.get("as", name),
             "com.docker.compose.oneoff": "False",
             "com.docker.compose.config-hash": c["hash"],
         }

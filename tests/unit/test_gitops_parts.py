@@ -118,6 +118,7 @@ def test_the_example_configuration_is_valid(tmp_path: Path) -> None:
     (tmp_path / "allowlist").write_text("prod git@github.com:example/reading-hub.git main\n")
     found = config.load("prod", tmp_path, tmp_path / "state")
     assert found.database_services == ("timescaledb",)
+    assert found.signatures == "tip"
     assert found.backup_command[:2] == ("docker", "compose")
 
 
@@ -179,6 +180,9 @@ def test_secrets_do_not_pass(tmp_path: Path) -> None:
         ("plain", "plain"),
         ("two words", '"two words"'),
         ('a"b\\c\nd', '"a\\"b\\\\c\\nd"'),
+        ("red\x1b[31m\x7f\x85\u2028\u202e\udcff", '"red\\x1b[31m\\x7f\\u0085\\u2028\\u202e\\xff"'),
+        ("line\n", '"line\\n"'),
+        ("x" * 3000, f'"{"x" * 2000} … (3000 characters)"'),
         (True, "true"),
         ("", '""'),
         ("a=b", '"a=b"'),
@@ -198,11 +202,30 @@ def test_logfmt_values_stay_on_one_line(value: object, line: str) -> None:
         ({"id": "2026-01-02T03-04-05Z"}, 1767323045),
         ({"name": "latest"}, 0),
         ({}, 0),
-        ({"time": True}, 0),
+        ({"created_at": "2026-01-02T03:04:05+00:00", "verified_at": "2026-02-02T03:04:05+00:00"}, 1767323045),
+        ({"name": "20260102T030405Z", "created_at": "2026-01-02T03:04:09Z", "verified_at": None}, 1767323045),
+        ({"name": "2026-01-02T03:04:05-23:59"}, 1767323045 + 86340),
+        ({"time": True}, None),
+        ({"time": float("nan")}, None),
+        ({"time": float("inf")}, None),
+        ({"time": -1}, None),
+        ({"time": 1767323045000}, None),
+        ({"time": "yesterday"}, None),
+        ({"time": ["2026-01-02T03:04:05Z"]}, None),
+        ({"time": "2026-01-02T03:04:05Z or so"}, None),
+        ({"created_at": "2026-02-30T03:04:05Z"}, None),
+        ({"created_at": "2026-02-01T24:00:00Z"}, None),
+        ({"created_at": "2026-02-01T03:04:05+24:00"}, None),
+        ({"created_at": "2026-02-01T03:04:05+23:60"}, None),
+        ({"created_at": "0000-01-01T00:00:00Z"}, None),
+        ({"name": "20270102T030405Z"}, None),
+        ({"name": "20260230T030405Z", "created_at": "2026-01-02T03:04:05Z"}, None),
+        ({"created_at": "2026-01-02T03:04:05Z", "verified_at": "2099-01-02T03:04:05Z"}, None),
+        ({"created_at": "2099-01-02T03:04:05Z", "verified_at": "2026-01-02T03:04:05Z"}, None),
     ],
 )
-def test_times_of_backups(item: dict[str, object], epoch: int) -> None:
-    assert backup_gate._when(item) == epoch
+def test_times_of_backups(item: dict[str, object], epoch: int | None) -> None:
+    assert backup_gate._when(item, latest=1790000000) == epoch
 
 
 def container(**changes: object) -> Container:
@@ -296,7 +319,7 @@ def test_metrics_are_prometheus_text() -> None:
     memory = state.State(
         last_good="abc", last={"result": "deployed", "ended": 1767323045.5, "duration": 2, "last_success": 1}
     )
-    lines = report.metrics_text('a"b', memory).splitlines()
+    lines = report.metrics_text('a"b', memory, {"in_step": True, "held": {}}).splitlines()
     assert 'reading_hub_gitops_in_step{name="a\\"b"} 1' in lines
     assert 'reading_hub_gitops_last_run_timestamp_seconds{name="a\\"b"} 1767323045.500' in lines
     assert all(line.startswith(("# HELP ", "# TYPE ", "reading_hub_gitops_")) for line in lines)
@@ -310,12 +333,16 @@ def test_the_question_to_dagster_is_valid_graphql() -> None:
 
 def test_the_units_say_what_they_must() -> None:
     service, timer = (configparser.ConfigParser(strict=False, interpolation=None) for _ in range(2))
+    service.optionxform = str  # type: ignore[assignment,method-assign]
     service.read(SYSTEMD / "reading-hub-gitops@.service")
     timer.read(SYSTEMD / "reading-hub-gitops@.timer")
     assert timer["Timer"]["OnBootSec"]
     assert service["Service"]["SuccessExitStatus"] == "75"
     assert service["Service"]["ExecStart"].endswith("gitops.pyz sync %i")
     assert service["Service"]["ProtectSystem"] == "strict"
+    assert {"MemoryMax", "MemorySwapMax", "OOMPolicy", "TasksMax", "TimeoutStartSec", "TimeoutStopSec"} <= set(
+        service["Service"]
+    )
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here")
