@@ -7,8 +7,8 @@ HUB := $(BIN)/hub
 .DEFAULT_GOAL := help
 
 # Compose runs in its own folder, as the GitOps agent has it. A changed file behind a mount changes a label: without it,
-# Compose would leave the container as it is.
-COMPOSE := $(foreach name,grafana loki promtail alloy,CONTENT_$(shell echo $(name) | tr a-z A-Z)=$$(find compose/$(name) -type f -print0 | sort -z | xargs -0 cat | sha256sum | cut -c1-12)) docker compose --env-file .env --file compose/compose.yaml
+# Compose would leave the container as it is. So it is with the secrets.
+COMPOSE := SECRETS=$$(cat .secrets/.stamp 2>/dev/null) $(foreach name,grafana loki promtail alloy,CONTENT_$(shell echo $(name) | tr a-z A-Z)=$$(find compose/$(name) -type f -print0 | sort -z | xargs -0 cat | sha256sum | cut -c1-12)) docker compose --env-file .env --file compose/compose.yaml
 # `make init` has been here: the daily commands run in the stack's code location.
 STACK := $(shell grep -qs '^POSTGRES_PASSWORD=.' .env && echo yes)
 RUN_HUB := $(if $(STACK),$(COMPOSE) exec $(shell test -t 0 || echo -T) dagster-code hub,$(HUB))
@@ -94,6 +94,8 @@ prepare:
 	@$(COMPOSE) config --quiet
 	@$(COMPOSE) build
 	@for volume in $$($(COMPOSE) --profile '*' config --volumes); do docker volume create "$$volume" >/dev/null; done
+	@install -d -m 0700 .secrets
+	@$(COMPOSE) config --format json | docker run --rm --interactive --network none --user 0 --cap-drop ALL --cap-add CHOWN --cap-add DAC_OVERRIDE --cap-add FOWNER --volume "$(abspath .secrets):/secrets" reading-hub:latest python -m hub.secret_files /secrets
 	@mkdir -p "$(BACKUP_FOLDER)"
 	@docker run --rm --network none --user 0 --cap-drop ALL --cap-add CHOWN --volume "$(abspath $(BACKUP_FOLDER)):/backups" reading-hub:latest chown 10001:10001 /backups
 
