@@ -105,6 +105,13 @@ class WebSettings(LogSettings):
     dagster_public_url: str | None = Field(None, description="Dagster's address in links; DAGSTER_URL by default.")
     bind_addr: str = Field("127.0.0.1", description="Address that the ports of the stack are published on.")
 
+    @field_validator("dagster_url", "dagster_public_url")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^/\s?#@]+(/[^\s?#]*)?$", value):
+            raise ValueError("must be an address such as https://hub.example.net/dagster, without a query or a login")
+        return value
+
 
 class DefinitionSettings(WebSettings):
     """What Dagster's definitions depend on. Everything has a default, so definitions always load."""
@@ -322,3 +329,8 @@ def load_definition_settings() -> DefinitionSettings:
 def load_log_settings() -> LogSettings:
     """Read how this process logs. Raises SettingsError when HUB_LOG_FORMAT or HUB_LOG_LEVEL is malformed."""
     return _load(LogSettings)
+
+
+def load_web_settings() -> WebSettings:
+    """Read where Dagster's web server is found. Raises SettingsError when one is malformed."""
+    return _load(WebSettings)

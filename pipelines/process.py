@@ -96,7 +96,18 @@ def main() -> None:
     found = importlib.metadata.entry_points(group="console_scripts", name=sys.argv[0])
     if not found:
         sys.exit(f"{sys.argv[0]!r} is no installed program: dagster, dagster-webserver and dagster-daemon are")
+    if sys.argv[0] == "dagster-webserver":
+        _guard()
     sys.exit(next(iter(found)).load()())
+
+
+def _guard() -> None:
+    from pipelines.guard import install  # only here: it loads the web server
+
+    try:
+        install()
+    except SettingsError as error:
+        sys.exit(f"{error}")
 
 
 def _leave_uvicorn_to_us() -> None:
