@@ -86,7 +86,8 @@ up: prepare ## Start the stack, or bring it to what the files say
 	@$(COMPOSE) up --detach --wait --wait-timeout 600 --remove-orphans
 	@echo "Grafana http://127.0.0.1:3001 (admin, GF_SECURITY_ADMIN_PASSWORD of .env) · Dagster http://127.0.0.1:3000 · API http://127.0.0.1:8085/docs"
 
-# Volumes are external, so that no command of Compose can remove them; the backup folder belongs to the image's user.
+# Volumes are external, so that no command of Compose can remove them; the backup folder belongs to the image's user. The secrets
+# of .env go to files, for the owner of this folder and the services that name them (hub/secret_files.py).
 .PHONY: prepare
 prepare:
 	@test -s .env || { echo "There is no .env: run make init first."; exit 1; }
@@ -95,7 +96,7 @@ prepare:
 	@$(COMPOSE) build
 	@for volume in $$($(COMPOSE) --profile '*' config --volumes); do docker volume create "$$volume" >/dev/null; done
 	@install -d -m 0700 .secrets
-	@$(COMPOSE) config --format json | docker run --rm --interactive --network none --user 0 --cap-drop ALL --cap-add CHOWN --cap-add DAC_OVERRIDE --cap-add FOWNER --volume "$(abspath .secrets):/secrets" reading-hub:latest python -m hub.secret_files /secrets
+	@model=$$($(COMPOSE) config --format json) && printf %s "$$model" | docker run --rm --interactive --network none --user 0 --cap-drop ALL --cap-add CHOWN --cap-add DAC_OVERRIDE --cap-add FOWNER --volume "$(abspath .secrets):/secrets" reading-hub:latest python -m hub.secret_files /secrets
 	@mkdir -p "$(BACKUP_FOLDER)"
 	@docker run --rm --network none --user 0 --cap-drop ALL --cap-add CHOWN --volume "$(abspath $(BACKUP_FOLDER)):/backups" reading-hub:latest chown 10001:10001 /backups
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from hub.healthcheck import problem
+from hub.secret_files import wanted
 from hub.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,19 +24,24 @@ MODEL: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = MODEL["services"]
 EVERY = pytest.mark.parametrize("name", sorted(SERVICES))
 DEMANDED = set(re.findall(r"\$\{(\w+):\?", TEXT))
-SECRETS = DEMANDED | {"MONGO_PASSWORD"}  # not needed where MONGO_URI names a server elsewhere
+GENERATED = DEMANDED | {"MONGO_PASSWORD"}  # not needed where MONGO_URI names a server elsewhere
+SECRETS: dict[str, str] = MODEL["x-secrets"]
 COMPOSE = (
     shutil.which("docker") and not subprocess.run(["docker", "compose", "version"], capture_output=True).returncode
 )
 
 # What the code location has no use for: settings of other services, or of commands run by hand.
 ELSEWHERE = {"METRICS_HOST", "METRICS_ROOT", "METRICS_SPOOL_MB"} | {
-    "PORT", "PROXY_HOST", "PROXY_RATE_PER_SECOND", "PROXY_TIMEOUT_SECONDS", "PROXY_CORS_ORIGINS", "DAGSTER_PUBLIC_URL",
+    "PORT", "PROXY_HOST", "PROXY_RATE_PER_SECOND", "PROXY_TIMEOUT_SECONDS", "PROXY_CORS_ORIGINS", "DAGSTER_PUBLIC_URL", "BIND_ADDR",
     "BACKUP_AGE_IDENTITY",  # never on this machine: it opens the copies
 }  # fmt: skip
-NOT_OURS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION"} | {
-    "DAGSTER_DAEMON_HEARTBEAT_TOLERANCE"
-}
+NOT_OURS = {"AWS_ENDPOINT_URL", "AWS_REGION", "DAGSTER_DAEMON_HEARTBEAT_TOLERANCE"}
+
+
+def secrets_of(service: dict[str, Any]) -> dict[str, str]:
+    """The secrets that it finds in /run/secrets: the name of the file there, and which secret it is."""
+    listed = [{"source": one} if isinstance(one, str) else one for one in service.get("secrets", [])]
+    return {one.get("target", one["source"]): one["source"] for one in listed}
 
 
 def ours(service: dict[str, Any]) -> bool:
@@ -112,11 +119,43 @@ def test_only_the_proxy_has_the_docker_socket_and_only_promtail_and_alloy_reach_
     reach = {name for name, service in SERVICES.items() if "docker-api" in service.get("networks", [])}
     assert reach == {"docker-socket-proxy", "promtail", "alloy"}
     assert SERVICES["docker-socket-proxy"]["networks"] == ["docker-api"]
-    assert SERVICES["docker-socket-proxy"]["environment"]["POST"] == "0"
+
+
+def test_of_docker_only_what_promtail_and_alloy_ask_for_is_let_through() -> None:
+    """The program adds ^ and $ itself, and matches the path alone, decoded."""
+    options = [part.partition("=") for part in SERVICES["docker-socket-proxy"]["command"]]
+    allowed = {name.removeprefix("-allow"): rule for name, _, rule in options if re.match("-allow[A-Z]", name)}
+    assert set(allowed) == {"GET", "HEAD"}
+    one = "f" * 64
+    asked = ["/_ping", "/version", "/v1.41/containers/json", "/v1.41/networks"]
+    asked += [f"/v1.41/containers/{one}/{what}" for what in ("json", "logs")]
+    assert all(re.fullmatch(allowed["GET"], path) for path in asked)
+    assert allowed["HEAD"] == "/_ping"
+    refused = [
+        f"/v1.41/containers/{one}/{what}" for what in ("archive", "export", "top", "changes", "attach/ws", "stats")
+    ]
+    refused += [
+        f"/v1.41/containers/{one}/json/../archive",
+        f"/v1.41/containers/{one}/logs/archive",
+        "/containers/json/x",
+    ]
+    refused += [
+        "/info",
+        "/events",
+        "/images/json",
+        "/volumes",
+        "/v1.41/containers/name/json",
+        "/secrets",
+        "/",
+        "/networks/x",
+    ]
+    assert not [path for path in refused if re.fullmatch(allowed["GET"], path)]
 
 
 def test_networks_and_ports() -> None:
-    assert MODEL["networks"] == {"edge": {}, "backend": {"internal": True}, "docker-api": {"internal": True}}
+    assert MODEL["networks"] == {
+        "edge": {}, "backend": {"internal": True}, "logs": {"internal": True}, "docker-api": {"internal": True},
+    }  # fmt: skip
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published == {
         "timescaledb": ["${BIND_ADDR:-127.0.0.1}:${TIMESCALEDB_PORT:-5432}:5432"],
@@ -162,34 +201,75 @@ def test_promtail_ships_everybody_but_itself() -> None:
 
 
 def test_each_service_has_the_secrets_that_it_needs_and_no_others() -> None:
-    have = {name: {secret for secret in SECRETS if f"${{{secret}:" in str(service["environment"])} for name, service in
-            SERVICES.items() if "environment" in service}  # fmt: skip
-    admin = {"POSTGRES_PASSWORD", "DB_PASSWORD", "DAGSTER_DB_PASSWORD", "GRAFANA_DB_PASSWORD", "PROXY_DB_PASSWORD"}
+    have = {name: set(secrets_of(service).values()) for name, service in SERVICES.items() if "secrets" in service}
+    roles = {"POSTGRES_PASSWORD", "DB_PASSWORD", "DAGSTER_DB_PASSWORD", "GRAFANA_DB_PASSWORD", "PROXY_DB_PASSWORD"}
     assert have == {
         "timescaledb": {"POSTGRES_PASSWORD"},
-        "migrate": admin | {"MONGO_PASSWORD"},
-        "dagster-code": admin | {"MONGO_PASSWORD"},
+        "migrate": roles | {"MONGO_URI"},
+        "dagster-code": roles
+        | {"MONGO_URI", "BACKUP_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "NOTIFY_URLS"},
         "dagster-webserver": {"DAGSTER_DB_PASSWORD"},
         "dagster-daemon": {"DAGSTER_DB_PASSWORD"},
         "proxy": {"DB_PASSWORD", "PROXY_DB_PASSWORD"},
         "system-metrics": {"DB_PASSWORD"},
         "grafana": {"GF_SECURITY_ADMIN_PASSWORD", "GRAFANA_DB_PASSWORD"},
-        "docker-socket-proxy": set(),
         "mongo": {"MONGO_PASSWORD"},
     }
+
+
+def test_no_secret_is_in_an_environment_a_label_or_a_command() -> None:
+    """`docker inspect` shows them to whoever may ask Docker, Promtail among them."""
+    named = set(re.findall(r"\$\{(\w+)", "\n".join(SECRETS.values())))
+    assert named == set(SECRETS)
+    assert MODEL["secrets"] == {name: {"file": f"${{SECRETS_DIR:-../.secrets}}/{name}"} for name in SECRETS}
     for name, service in SERVICES.items():
+        seen = set(re.findall(r"\$\{(\w+)", str({part: value for part, value in service.items() if part != "secrets"})))
+        assert not seen & named, name
         for variable, value in service.get("environment", {}).items():
-            if variable.endswith(("PASSWORD", "SECRET_ACCESS_KEY")):
-                assert value.startswith("${"), f"{name}: {variable} is written down"
+            if variable in SECRETS:
+                assert "/run/secrets/" in value, f"{name}: {variable} is written down"
+        for target, source in secrets_of(service).items():
+            if ours(service):
+                assert target.lower() in Settings.model_fields, f"{name}: {source}"
+            else:
+                files = (
+                    str(service["environment"])
+                    + (ROOT / "compose/grafana/provisioning/datasources/datasources.yaml").read_text()
+                )
+                assert f"/run/secrets/{target}" in files, f"{name}: {source}"
+
+
+def test_a_changed_secret_replaces_whoever_reads_it() -> None:
+    """But for the servers whose password applies at their first start only: nothing would change but an interruption."""
+    for name, service in SERVICES.items():
+        reads = bool(secrets_of(service)) and name not in ("timescaledb", "mongo")
+        assert (service.get("labels", {}).get("reading-hub.secrets") == "${SECRETS:-}") == (reads or ours(service)), (
+            name
+        )
+
+
+def test_the_code_location_listens_where_only_web_server_and_daemon_are() -> None:
+    """It has no login, does what it is told, and may read the superuser's password."""
+    command = SERVICES["dagster-code"]["command"]
+    place = command[command.index("--socket") + 1]
+    assert not {"-h", "-p", "--host", "--port"} & set(command)
+    (server,) = yaml.safe_load((ROOT / "compose" / "workspace.yaml").read_text())["load_from"]
+    assert server["grpc_server"] == {"socket": place, "location_name": "reading_hub"}
+    folder = os.path.dirname(place)
+    mounts = {name for name, service in SERVICES.items() if f"dagster_storage:{folder}" in service.get("volumes", [])}
+    assert mounts == {"dagster-code", "dagster-webserver", "dagster-daemon", "migrate"}
+    image = (ROOT / "compose" / "Dockerfile").read_text()
+    assert json.dumps(command) in image
+    assert "4000" not in image
 
 
 def test_the_code_location_takes_every_setting() -> None:
     known = {name.upper() for name in Settings.model_fields}
-    environment = set(SERVICES["dagster-code"]["environment"])
+    environment = set(SERVICES["dagster-code"]["environment"]) | set(secrets_of(SERVICES["dagster-code"]))
     assert known - environment == ELSEWHERE
     for name, service in SERVICES.items():
         if ours(service):
-            assert set(service["environment"]) <= known | NOT_OURS, name
+            assert set(service.get("environment", {})) <= known | NOT_OURS, name
 
 
 def test_the_image_takes_nothing_but_code(tmp_path: Path) -> None:
@@ -243,10 +323,10 @@ def parsed(clone: Path) -> dict[str, str]:
 def test_init_writes_every_secret_once(clone: Path) -> None:
     said = init(clone)
     written = parsed(clone)
-    assert set(written) == SECRETS | {"COMPOSE_PROFILES"}
-    assert len({written[name] for name in SECRETS}) == len(SECRETS)
-    assert all(re.fullmatch(r"[A-Za-z0-9_-]{32}", written[name]) for name in SECRETS)  # they stand in URLs
-    assert not any(written[name] in said for name in SECRETS)
+    assert set(written) == GENERATED | {"COMPOSE_PROFILES"}
+    assert len({written[name] for name in GENERATED}) == len(GENERATED)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{32}", written[name]) for name in GENERATED)  # they stand in URLs
+    assert not any(written[name] in said for name in GENERATED)
     assert stat.S_IMODE((clone / ".env").stat().st_mode) == 0o600
     before = (clone / ".env").read_text()
     assert "nothing was changed" in init(clone)
@@ -277,8 +357,10 @@ def test_compose_accepts_it_with_what_init_wrote(clone: Path) -> None:
     assert done.returncode == 0, done.stderr
     model = yaml.safe_load(done.stdout)
     assert set(model["services"]) == set(SERVICES)
-    uri = model["services"]["dagster-code"]["environment"]["MONGO_URI"]
-    assert uri == f"mongodb://reading_hub:{parsed(clone)['MONGO_PASSWORD']}@mongo:27017/?authSource=admin"
+    assert (
+        wanted(model)["MONGO_URI"]
+        == f"mongodb://reading_hub:{parsed(clone)['MONGO_PASSWORD']}@mongo:27017/?authSource=admin"
+    )
 
 
 @pytest.mark.skipif(not COMPOSE, reason="Docker Compose is not installed")
@@ -299,8 +381,22 @@ def test_a_mongodb_elsewhere_needs_no_password_of_one_here(clone: Path) -> None:
     init(clone)
     done = config(clone, "config", "--format", "json")
     assert done.returncode == 0, done.stderr
-    environment = yaml.safe_load(done.stdout)["services"]["dagster-code"]["environment"]
-    assert environment["MONGO_URI"] == "mongodb://reader:pw@elsewhere/"
+    assert wanted(json.loads(done.stdout))["MONGO_URI"] == "mongodb://reader:pw@elsewhere/"
+
+
+@pytest.mark.skipif(not COMPOSE, reason="Docker Compose is not installed")
+def test_no_service_sees_a_secret_in_what_compose_makes_of_it(clone: Path) -> None:
+    init(clone)
+    with (clone / ".env").open("a") as file:
+        file.write("NOTIFY_URLS='ntfy://u:p$$x@host/t'\nBACKUP_URL=s3://bucket\nAWS_SECRET_ACCESS_KEY=verysecret\n")
+    done = config(clone, "--profile", "*", "config", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    model = json.loads(done.stdout)
+    values = wanted(model)
+    assert values["NOTIFY_URLS"] == "ntfy://u:p$$x@host/t"
+    assert set(values) == set(model["secrets"])
+    services = json.dumps(model["services"])
+    assert not [name for name, value in values.items() if value and value in services]
 
 
 def test_make_up_names_a_missing_source_at_once(clone: Path) -> None:
