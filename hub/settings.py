@@ -191,6 +191,9 @@ class Settings(DefinitionSettings):
     proxy_db_password: SecretStr | None = Field(None, description="Password of PROXY_DB_USER.")
     proxy_rate_per_second: float = Field(100, gt=0, description="Requests a second for each token; bursts of twice it.")
     proxy_timeout_seconds: float = Field(10, gt=0, description="After this an answer is a 503 or 504.")
+    proxy_root_path: str | None = Field(
+        None, pattern=r"^(/[A-Za-z0-9._~-]+)+$", description="Path of the API behind a reverse proxy of yours: /hub."
+    )
     proxy_cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)] = ()
 
     backup_dir: Path = Path("backups")
