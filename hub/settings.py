@@ -99,11 +99,12 @@ class LogSettings(_FromEnvironment):
 
 
 class WebSettings(LogSettings):
-    """Where Dagster's web server is found."""
+    """Where Dagster's web server is found, and who may come in from other machines."""
 
     dagster_url: str = Field("http://127.0.0.1:3000", description="Where the proxy API reaches Dagster's webserver.")
     dagster_public_url: str | None = Field(None, description="Dagster's address in links; DAGSTER_URL by default.")
     bind_addr: str = Field("127.0.0.1", description="Address that the ports of the stack are published on.")
+    gateway_dir: Path = Field(Path("gateway"), description="Folder of the gateway's users.")
 
     @field_validator("dagster_url", "dagster_public_url")
     @classmethod
