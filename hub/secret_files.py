@@ -74,11 +74,10 @@ def write(folder: Path, values: dict[str, str]) -> list[str]:
         if os.stat(directory).st_mode & 0o077:
             os.fchmod(directory, 0o700)
         names = _changed(directory, values)
-        for name in names:
-            if name in values:
-                _replace(directory, name, values[name])
-            else:
-                os.unlink(name, dir_fd=directory)
+        for name in names - values.keys():  # first: a half-written one of a killed run is among them
+            os.unlink(name, dir_fd=directory)
+        for name in names & values.keys():
+            _replace(directory, name, values[name])
         if names or _read(directory, STAMP) is None:
             _replace(directory, STAMP, secrets.token_hex(6))
         os.fsync(directory)

@@ -24,7 +24,8 @@ MODEL: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = MODEL["services"]
 EVERY = pytest.mark.parametrize("name", sorted(SERVICES))
 DEMANDED = set(re.findall(r"\$\{(\w+):\?", TEXT))
-GENERATED = DEMANDED | {"MONGO_PASSWORD"}  # not needed where MONGO_URI names a server elsewhere
+# Not needed where MONGO_URI names a server elsewhere, or without the profile `gateway`.
+GENERATED = DEMANDED | {"MONGO_PASSWORD", "GATEWAY_SECRET"}
 SECRETS: dict[str, str] = MODEL["x-secrets"]
 COMPOSE = (
     shutil.which("docker") and not subprocess.run(["docker", "compose", "version"], capture_output=True).returncode
@@ -32,7 +33,8 @@ COMPOSE = (
 
 # What the code location has no use for: settings of other services, or of commands run by hand.
 ELSEWHERE = {"METRICS_HOST", "METRICS_ROOT", "METRICS_SPOOL_MB"} | {
-    "PORT", "PROXY_HOST", "PROXY_RATE_PER_SECOND", "PROXY_TIMEOUT_SECONDS", "PROXY_CORS_ORIGINS", "DAGSTER_PUBLIC_URL", "BIND_ADDR",
+    "PORT", "PROXY_HOST", "PROXY_RATE_PER_SECOND", "PROXY_TIMEOUT_SECONDS", "PROXY_CORS_ORIGINS", "PROXY_ROOT_PATH", "DAGSTER_PUBLIC_URL",
+    "BIND_ADDR",
     "BACKUP_AGE_IDENTITY",  # never on this machine: it opens the copies
 }  # fmt: skip
 NOT_OURS = {"AWS_ENDPOINT_URL", "AWS_REGION", "DAGSTER_DAEMON_HEARTBEAT_TOLERANCE"}
@@ -51,11 +53,12 @@ def ours(service: dict[str, Any]) -> bool:
 def test_the_services_are_those_of_the_design() -> None:
     assert set(SERVICES) == {
         "timescaledb", "migrate", "dagster-code", "dagster-webserver", "dagster-daemon", "proxy", "system-metrics",
-        "grafana", "loki", "promtail", "alloy", "docker-socket-proxy", "mongo",
+        "grafana", "loki", "promtail", "alloy", "docker-socket-proxy", "mongo", "gateway",
     }  # fmt: skip
     assert {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service} == {
         "mongo": ["mongo"],
         "alloy": ["alloy"],
+        "gateway": ["gateway"],
     }
 
 
@@ -64,7 +67,7 @@ def test_every_service_is_locked_down(name: str) -> None:
     service = SERVICES[name]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["cap_drop"] == ["ALL"]
-    assert "cap_add" not in service
+    assert service.get("cap_add", []) == (["NET_BIND_SERVICE"] if name == "gateway" else [])
     assert "privileged" not in service
     assert service["read_only"] is True
     assert service["mem_limit"]
@@ -164,6 +167,11 @@ def test_networks_and_ports() -> None:
         "proxy": ["${BIND_ADDR:-127.0.0.1}:${PORT:-8085}:8085"],
         "grafana": ["${BIND_ADDR:-127.0.0.1}:${GRAFANA_PORT:-3001}:3000"],
         "loki": ["${BIND_ADDR:-127.0.0.1}:${LOKI_PORT:-3100}:3100"],
+        # The one that is for other machines: TLS and a login are before everything that it leads to.
+        "gateway": [
+            "${GATEWAY_ADDR:-0.0.0.0}:${GATEWAY_PORT:-443}:443",
+            "${GATEWAY_ADDR:-0.0.0.0}:${GATEWAY_HTTP_PORT:-80}:80",
+        ],
     }
     # An internal network publishes nothing and reaches nothing: these also, and the code location for MongoDB and S3.
     edge = {name for name, service in SERVICES.items() if "edge" in service.get("networks", [])}
@@ -213,18 +221,20 @@ def test_each_service_has_the_secrets_that_it_needs_and_no_others() -> None:
         "dagster-daemon": {"DAGSTER_DB_PASSWORD"},
         "proxy": {"DB_PASSWORD", "PROXY_DB_PASSWORD"},
         "system-metrics": {"DB_PASSWORD"},
-        "grafana": {"GF_SECURITY_ADMIN_PASSWORD", "GRAFANA_DB_PASSWORD"},
+        "grafana": {"GF_SECURITY_ADMIN_PASSWORD", "GRAFANA_DB_PASSWORD", "GATEWAY_HEADER"},
         "mongo": {"MONGO_PASSWORD"},
+        "gateway": {"GATEWAY_LOGIN"},
     }
 
 
 def test_no_secret_is_in_an_environment_a_label_or_a_command() -> None:
     """`docker inspect` shows them to whoever may ask Docker, Promtail among them."""
     named = set(re.findall(r"\$\{(\w+)", "\n".join(SECRETS.values())))
-    assert named == set(SECRETS)
+    assert named == set(SECRETS) - {"GATEWAY_HEADER", "GATEWAY_LOGIN"} | {"GATEWAY_SECRET"}  # the two have it in them
     assert MODEL["secrets"] == {name: {"file": f"${{SECRETS_DIR:-../.secrets}}/{name}"} for name in SECRETS}
     for name, service in SERVICES.items():
-        seen = set(re.findall(r"\$\{(\w+)", str({part: value for part, value in service.items() if part != "secrets"})))
+        others = str({part: value for part, value in service.items() if part != "secrets"})
+        seen = set(re.findall(r"\$\{(\w+)(?!\w|:\+true})", others))  # `:+true` says that it is set, and no more
         assert not seen & named, name
         for variable, value in service.get("environment", {}).items():
             if variable in SECRETS:
@@ -233,11 +243,12 @@ def test_no_secret_is_in_an_environment_a_label_or_a_command() -> None:
             if ours(service):
                 assert target.lower() in Settings.model_fields, f"{name}: {source}"
             else:
-                files = (
-                    str(service["environment"])
-                    + (ROOT / "compose/grafana/provisioning/datasources/datasources.yaml").read_text()
-                )
-                assert f"/run/secrets/{target}" in files, f"{name}: {source}"
+                configuration = ["grafana/provisioning/datasources/datasources.yaml", "gateway/Caddyfile"]
+                files = [
+                    str(service["environment"]),
+                    *((ROOT / "compose" / file).read_text() for file in configuration),
+                ]
+                assert f"/run/secrets/{target}" in "".join(files), f"{name}: {source}"
 
 
 def test_a_changed_secret_replaces_whoever_reads_it() -> None:
