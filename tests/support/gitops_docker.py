@@ -15,7 +15,7 @@ import sys
 import time
 import zlib
 
-KEYS = ("image", "build", "environment", "volumes", "env_file", "depends_on", "labels", "restart", "deploy")
+KEYS = ("image", "build", "environment", "volumes", "env_file", "depends_on", "labels", "restart", "deploy", "secrets")
 
 
 def sha(*parts):
@@ -140,9 +140,13 @@ class Compose:
                     more = dict(line.strip().split("=", 1) for line in file if "=" in line)
                 body.setdefault("environment", {}).update(more)
             body["volumes"] = [self.volume(v) for v in body.get("volumes", [])]
+            if "secrets" in body:
+                body["secrets"] = [{"source": one} for one in body["secrets"]]
             if "build" in body:
                 context = os.path.normpath(os.path.join(self.directory, body["build"]))
                 body["build"] = {"context": context, "dockerfile": "Dockerfile"}
+        for one in raw.get("secrets", {}).values():
+            one["file"] = os.path.normpath(os.path.join(self.directory, one["file"]))
         return {"name": self.project, "networks": {"default": {"name": self.project + "_default"}}, **raw}
 
     def volume(self, text):
