@@ -18,6 +18,7 @@ COMPOSE = "compose --env-file .env --file compose/compose.yaml"
 _DOCKER = """#!/bin/sh
 printf '%s %s %s %s\\n' "${SECRETS:-none}" "${CONTENT_GRAFANA:-none}" "${CONTENT_LOKI:-none}" "$*" >> calls
 case "$*" in
+  *"config --services") test ! -e with-gateway || echo gateway ;;
   *"config --quiet") test ! -e refuse || { echo "required variable DB_PASSWORD is missing a value" >&2; exit 15; } ;;
   *"config --format json") printf '{"x-secrets": {"DB_PASSWORD": "%s"}}' "$(sed -n 's/^DB_PASSWORD=//p' .env)" ;;
   *hub.secret_files*) exec "$PYTHON" -m hub.secret_files .secrets ;;
@@ -78,6 +79,7 @@ def test_up_makes_volumes_and_folder_and_waits(clone: Clone) -> None:
     clone.make("init")
     clone.make("up")
     assert clone.calls() == [
+        f"{COMPOSE} config --services",
         f"{COMPOSE} config --quiet",
         f"{COMPOSE} build",
         f"{COMPOSE} --profile * config --volumes",
@@ -87,7 +89,7 @@ def test_up_makes_volumes_and_folder_and_waits(clone: Clone) -> None:
         "run --rm --interactive --network none --user 0 --cap-drop ALL --cap-add CHOWN --cap-add DAC_OVERRIDE"
         f" --cap-add FOWNER --volume {clone.folder}/.secrets:/secrets reading-hub:latest python -m hub.secret_files /secrets",
         f"run --rm --network none --user 0 --cap-drop ALL --cap-add CHOWN --volume {clone.folder}/backups:/backups"
-        " reading-hub:latest chown 10001:10001 /backups",
+        " --volume gateway_users:/gateway reading-hub:latest chown 10001:10001 /backups /gateway",
         f"{COMPOSE} up --detach --wait --wait-timeout 600 --remove-orphans",
     ]
 
@@ -96,7 +98,20 @@ def test_a_missing_secret_stops_up_before_anything_is_made(clone: Clone) -> None
     clone.make("init")
     (clone.folder / "refuse").touch()
     assert "DB_PASSWORD" in clone.make("up", code=2)
-    assert clone.calls() == [f"{COMPOSE} config --quiet"]
+    assert clone.calls() == [f"{COMPOSE} config --services", f"{COMPOSE} config --quiet"]
+
+
+def test_the_gateway_needs_the_name_of_this_machine_and_a_secret_of_its_own(clone: Clone) -> None:
+    clone.make("init")
+    env = clone.folder / ".env"
+    env.write_text("".join(line for line in env.read_text().splitlines(True) if "GATEWAY" not in line))
+    clone.make("up")  # an .env of before, without the profile
+    (clone.folder / "with-gateway").touch()
+    assert "GATEWAY_HOST is not set" in clone.make("up", code=2)
+    env.write_text(env.read_text() + "GATEWAY_HOST=hub.lan\n")
+    assert "GATEWAY_SECRET is not set" in clone.make("up", code=2)
+    clone.make("init")
+    clone.make("up")
 
 
 def test_up_writes_the_secrets_and_a_changed_one_changes_a_label(clone: Clone) -> None:
