@@ -7,8 +7,8 @@ HUB := $(BIN)/hub
 .DEFAULT_GOAL := help
 
 # Compose runs in its own folder, as the GitOps agent has it. A changed file behind a mount changes a label: without it,
-# Compose would leave the container as it is.
-COMPOSE := $(foreach name,grafana loki promtail alloy,CONTENT_$(shell echo $(name) | tr a-z A-Z)=$$(find compose/$(name) -type f -print0 | sort -z | xargs -0 cat | sha256sum | cut -c1-12)) docker compose --env-file .env --file compose/compose.yaml
+# Compose would leave the container as it is. So it is with the secrets.
+COMPOSE := SECRETS=$$(cat .secrets/.stamp 2>/dev/null) $(foreach name,grafana loki promtail alloy gateway,CONTENT_$(shell echo $(name) | tr a-z A-Z)=$$(find compose/$(name) -type f -print0 | sort -z | xargs -0 cat | sha256sum | cut -c1-12)) docker compose --env-file .env --file compose/compose.yaml
 # `make init` has been here: the daily commands run in the stack's code location.
 STACK := $(shell grep -qs '^POSTGRES_PASSWORD=.' .env && echo yes)
 RUN_HUB := $(if $(STACK),$(COMPOSE) exec $(shell test -t 0 || echo -T) dagster-code hub,$(HUB))
@@ -86,16 +86,20 @@ up: prepare ## Start the stack, or bring it to what the files say
 	@$(COMPOSE) up --detach --wait --wait-timeout 600 --remove-orphans
 	@echo "Grafana http://127.0.0.1:3001 (admin, GF_SECURITY_ADMIN_PASSWORD of .env) · Dagster http://127.0.0.1:3000 · API http://127.0.0.1:8085/docs"
 
-# Volumes are external, so that no command of Compose can remove them; the backup folder belongs to the image's user.
+# Volumes are external, so that no command of Compose can remove them; the backup folder belongs to the image's user. The secrets
+# of .env go to files, for the owner of this folder and the services that name them (hub/secret_files.py).
 .PHONY: prepare
 prepare:
 	@test -s .env || { echo "There is no .env: run make init first."; exit 1; }
 	@test -n "$$MONGO_URI$$MONGO_PASSWORD" || grep -qE '^(MONGO_URI|MONGO_PASSWORD)=.' .env || { echo "MONGO_URI is not set: set it in .env, or run make init for a MongoDB of the stack."; exit 1; }
+	@for name in $$($(COMPOSE) config --services 2>/dev/null | grep -qx gateway && echo GATEWAY_HOST GATEWAY_SECRET); do test -n "$${!name}" || grep -qE "^$$name=." .env || { echo "$$name is not set: the profile gateway needs it. GATEWAY_HOST is the name of this machine for others (docs/gateway.md); make init writes GATEWAY_SECRET."; exit 1; }; done
 	@$(COMPOSE) config --quiet
 	@$(COMPOSE) build
 	@for volume in $$($(COMPOSE) --profile '*' config --volumes); do docker volume create "$$volume" >/dev/null; done
+	@install -d -m 0700 .secrets
+	@model=$$($(COMPOSE) config --format json) && printf %s "$$model" | docker run --rm --interactive --network none --user 0 --cap-drop ALL --cap-add CHOWN --cap-add DAC_OVERRIDE --cap-add FOWNER --volume "$(abspath .secrets):/secrets" reading-hub:latest python -m hub.secret_files /secrets
 	@mkdir -p "$(BACKUP_FOLDER)"
-	@docker run --rm --network none --user 0 --cap-drop ALL --cap-add CHOWN --volume "$(abspath $(BACKUP_FOLDER)):/backups" reading-hub:latest chown 10001:10001 /backups
+	@docker run --rm --network none --user 0 --cap-drop ALL --cap-add CHOWN --volume "$(abspath $(BACKUP_FOLDER)):/backups" --volume gateway_users:/gateway reading-hub:latest chown 10001:10001 /backups /gateway
 
 .PHONY: down
 down: ## Stop the stack; the data stays
@@ -118,6 +122,11 @@ upgrade: ## After git pull: back up, then bring images, schema and services to t
 	@$(RUN_HUB) backup run
 	@$(COMPOSE) pull --ignore-buildable --quiet
 	@$(MAKE) --no-print-directory up
+
+.PHONY: gateway-user
+gateway-user: ## Let somebody in by the gateway: make gateway-user NAME=anna (ACTION=remove: no more)
+	@$(RUN_HUB) gateway user "$(or $(ACTION),add)" "$(NAME)"
+	@$(COMPOSE) exec -T gateway caddy reload --config /etc/caddy/Caddyfile 2>/dev/null || echo "The gateway does not run: it will know when it starts."
 
 .PHONY: smoke
 smoke: ## Send a reading through the running stack: MongoDB, Dagster, rollup, Grafana, Loki

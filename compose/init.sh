@@ -18,7 +18,7 @@ add() { # NAME VALUE
 [ -s .env ] || printf '# Settings and secrets of the stack. Keep a copy elsewhere; .env.example lists all settings.\n' >>.env
 # A last line without its end would swallow the next one.
 [ -z "$(tail -c 1 .env)" ] || echo >>.env
-for name in POSTGRES_PASSWORD DB_PASSWORD DAGSTER_DB_PASSWORD GRAFANA_DB_PASSWORD PROXY_DB_PASSWORD GF_SECURITY_ADMIN_PASSWORD; do
+for name in POSTGRES_PASSWORD DB_PASSWORD DAGSTER_DB_PASSWORD GRAFANA_DB_PASSWORD PROXY_DB_PASSWORD GF_SECURITY_ADMIN_PASSWORD GATEWAY_SECRET; do
     add "$name" "$(secret)"
 done
 if ! has MONGO_URI; then # no MongoDB named: the stack brings one

@@ -3,6 +3,7 @@
 TARGET is one of
   http://HOST:PORT/PATH         answers with a status below 400
   tcp://HOST:PORT               accepts a connection
+  unix:///PATH                  accepts a connection
   file:///GLOB?seconds=N        a matching file was written in the last N seconds
   dagster-daemon:?seconds=N     Dagster's daemon left a heartbeat in DAGSTER_DB_NAME in the last N seconds
 """
@@ -18,6 +19,8 @@ import urllib.error
 import urllib.request
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from hub import secret_files
+
 _SECONDS = 5.0
 
 
@@ -28,6 +31,8 @@ def problem(target: str) -> str | None:
         return _http(target)
     if parts.scheme == "tcp" and parts.hostname and parts.port:
         return _tcp(parts.hostname, parts.port)
+    if parts.scheme == "unix" and parts.path:
+        return _unix(unquote(parts.path))
     if parts.scheme == "file" and parts.path and (seconds := parse_qs(parts.query).get("seconds")):
         return _fresh(unquote(parts.path), float(seconds[0]))
     if parts.scheme == "dagster-daemon" and (seconds := parse_qs(parts.query).get("seconds")):
@@ -53,6 +58,16 @@ def _tcp(host: str, port: int) -> str | None:
         return f"{host}:{port}: {error}"
 
 
+def _unix(path: str) -> str | None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(_SECONDS)
+        try:
+            client.connect(path)
+        except OSError as error:
+            return f"{path}: {error}"
+    return None
+
+
 def _fresh(pattern: str, seconds: float) -> str | None:
     times = [os.stat(path).st_mtime for path in glob.glob(pattern)]
     if not times:
@@ -68,7 +83,7 @@ def _heartbeat(seconds: float) -> str | None:
     """
     import psycopg  # only here, so that the other targets need nothing but the standard library
 
-    environment = os.environ
+    environment = {**secret_files.read(os.environ.get("HUB_SECRETS_DIR")), **os.environ}
     try:
         with psycopg.connect(
             host=environment["DB_HOST"], port=environment.get("DB_PORT", "5432"),

@@ -1,15 +1,23 @@
-"""Every setting of the hub, read from the environment and `.env` in one place, at run time only."""
+"""Every setting of the hub, read from the environment, `.env` and files of secrets in one place, at run time only."""
 
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
+from hub import secret_files
 from hub.errors import SettingsError
 
 _IDENTIFIER = re.compile(r"^[A-Za-z_][A-Za-z0-9_$-]{0,62}$")
@@ -52,10 +60,33 @@ Cron = Annotated[str, BeforeValidator(_cron)]
 CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list), Field(min_length=1)]
 
 
+def given_secrets() -> dict[str, str]:
+    """The settings that are files of HUB_SECRETS_DIR (/run/secrets, where Compose puts them), by name."""
+    return secret_files.read(os.environ.get("HUB_SECRETS_DIR"))
+
+
+def dagster_environment() -> dict[str, str]:
+    """What dagster.yaml takes from the environment and is a file of secrets instead."""
+    return {name: value for name, value in given_secrets().items() if name == "DAGSTER_DB_PASSWORD"}
+
+
 class _FromEnvironment(BaseSettings):
     model_config = SettingsConfigDict(
         env_file=".env", env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True, frozen=True
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """As usual, but an empty file is a setting that is not set, as an empty variable is."""
+        files = InitSettingsSource(settings_cls, {name.lower(): text for name, text in given_secrets().items()})
+        return init_settings, env_settings, dotenv_settings, files
 
 
 class LogSettings(_FromEnvironment):
@@ -67,7 +98,23 @@ class LogSettings(_FromEnvironment):
     hub_log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
 
 
-class DefinitionSettings(LogSettings):
+class WebSettings(LogSettings):
+    """Where Dagster's web server is found, and who may come in from other machines."""
+
+    dagster_url: str = Field("http://127.0.0.1:3000", description="Where the proxy API reaches Dagster's webserver.")
+    dagster_public_url: str | None = Field(None, description="Dagster's address in links; DAGSTER_URL by default.")
+    bind_addr: str = Field("127.0.0.1", description="Address that the ports of the stack are published on.")
+    gateway_dir: Path = Field(Path("gateway"), description="Folder of the gateway's users.")
+
+    @field_validator("dagster_url", "dagster_public_url")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^/\s?#@]+(/[^\s?#]*)?$", value):
+            raise ValueError("must be an address such as https://hub.example.net/dagster, without a query or a login")
+        return value
+
+
+class DefinitionSettings(WebSettings):
     """What Dagster's definitions depend on. Everything has a default, so definitions always load."""
 
     reading_start_date: dt.date = Field(
@@ -145,9 +192,10 @@ class Settings(DefinitionSettings):
     proxy_db_password: SecretStr | None = Field(None, description="Password of PROXY_DB_USER.")
     proxy_rate_per_second: float = Field(100, gt=0, description="Requests a second for each token; bursts of twice it.")
     proxy_timeout_seconds: float = Field(10, gt=0, description="After this an answer is a 503 or 504.")
+    proxy_root_path: str | None = Field(
+        None, pattern=r"^(/[A-Za-z0-9._~-]+)+$", description="Path of the API behind a reverse proxy of yours: /hub."
+    )
     proxy_cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)] = ()
-    dagster_url: str = Field("http://127.0.0.1:3000", description="Where the proxy API reaches Dagster's webserver.")
-    dagster_public_url: str | None = Field(None, description="Dagster's address in links; DAGSTER_URL by default.")
 
     backup_dir: Path = Path("backups")
     hub_data_dir: Path = Path(".hub")
@@ -163,6 +211,8 @@ class Settings(DefinitionSettings):
     backup_keep_yearly: int = Field(10, ge=0)
     backup_stale_hours: int = Field(26, ge=1, description="Age of the newest verified backup that is an alarm.")
     backup_url: SecretStr | None = Field(None, description="Where copies go: s3://bucket/folder, file:///mnt/nas, …")
+    aws_access_key_id: SecretStr | None = Field(None, description="For BACKUP_URL=s3://…; or as boto3 finds them.")
+    aws_secret_access_key: SecretStr | None = None
     backup_age_recipient: str | None = Field(None, description="age1…: copies are encrypted to it before they leave.")
     backup_age_identity: Path | None = Field(None, description="File with the age identity that opens them again.")
     notify_urls: SecretStr | None = Field(None, description="apprise URLs, separated by spaces or commas.")
@@ -283,3 +333,8 @@ def load_definition_settings() -> DefinitionSettings:
 def load_log_settings() -> LogSettings:
     """Read how this process logs. Raises SettingsError when HUB_LOG_FORMAT or HUB_LOG_LEVEL is malformed."""
     return _load(LogSettings)
+
+
+def load_web_settings() -> WebSettings:
+    """Read where Dagster's web server is found. Raises SettingsError when one is malformed."""
+    return _load(WebSettings)

@@ -17,6 +17,7 @@ from uvicorn.config import LOGGING_CONFIG
 
 from hub.errors import SettingsError
 from hub.log import JsonLines, configure
+from hub.settings import dagster_environment
 
 # Dagster logs its events at level debug; these two are what a person looks for.
 _TOLD = {dg.DagsterEventType.RUN_START, dg.DagsterEventType.RUN_SUCCESS}
@@ -77,6 +78,7 @@ def prepare() -> None:
     # A copy of standard output: Dagster puts that of a run into files and repeats it with `tail`, which it stops too
     # early: 2 of 20 short runs lost their last lines.
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.environ.update(dagster_environment())
     try:
         json_lines = configure(stream, formatter=DagsterLines())
     except SettingsError as error:
@@ -94,7 +96,18 @@ def main() -> None:
     found = importlib.metadata.entry_points(group="console_scripts", name=sys.argv[0])
     if not found:
         sys.exit(f"{sys.argv[0]!r} is no installed program: dagster, dagster-webserver and dagster-daemon are")
+    if sys.argv[0] == "dagster-webserver":
+        _guard()
     sys.exit(next(iter(found)).load()())
+
+
+def _guard() -> None:
+    from pipelines.guard import install  # only here: it loads the web server
+
+    try:
+        install()
+    except SettingsError as error:
+        sys.exit(f"{error}")
 
 
 def _leave_uvicorn_to_us() -> None:

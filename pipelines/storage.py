@@ -40,6 +40,9 @@ class _Pooled:
         )
 
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
+        from pipelines.guard import install  # the web server is not there yet, and no other process needs it
+
+        install()
         arguments = {"options": f"-c statement_timeout={statement_timeout}"}  # milliseconds
         self._open(max_overflow=max_overflow, pool_recycle=pool_recycle, connect_args=arguments)
 

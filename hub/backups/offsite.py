@@ -86,7 +86,8 @@ def target_of(settings: Settings) -> Target:
     url = settings.backup_url.get_secret_value()
     try:
         with _reached(ImportError, ValueError):
-            fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False) if "://" in url else (None, "")
+            options = {"use_listings_cache": False, **_credentials(settings, url)}
+            fs, root = fsspec.core.url_to_fs(url, **options) if "://" in url else (None, "")
     except ImportError as error:
         raise SettingsError(
             f"BACKUP_URL needs a package that is not installed: {error}. `pip install reading-hub[s3]` for S3."
@@ -96,6 +97,14 @@ def target_of(settings: Settings) -> Target:
     if fs is None:
         raise SettingsError("BACKUP_URL must begin with a scheme such as s3:// or file://")
     return Target(fs, root, hashlib.sha256(f"{url} {settings.backup_age_recipient}".encode()).hexdigest())
+
+
+def _credentials(settings: Settings, url: str) -> dict[str, str]:
+    """For S3 those of the settings: boto3 looks in the environment, where the stack has no secrets."""
+    key, secret = settings.aws_access_key_id, settings.aws_secret_access_key
+    if not url.startswith(("s3://", "s3a://")) or key is None or secret is None:
+        return {}
+    return {"key": key.get_secret_value(), "secret": secret.get_secret_value()}
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from hub.cli.backup import backup, restore
 from hub.cli.metrics import metrics
 from hub.cli.proxy import proxy
 from hub.cli.session import DAGSTER_FOLDER, console, given_settings, session
+from hub.cli.stack import gateway, mongo
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +31,8 @@ rollups = typer.Typer(no_args_is_help=True, help="The rollups.")
 app.add_typer(rollups, name="rollups")
 app.add_typer(metrics, name="metrics")
 app.add_typer(proxy, name="proxy")
+app.add_typer(mongo, name="mongo")
+app.add_typer(gateway, name="gateway")
 
 
 @app.command()

@@ -15,13 +15,14 @@ from dotenv import dotenv_values
 from hub.embedded.mongo import EmbeddedMongo
 from hub.embedded.postgres import EmbeddedPostgres
 from hub.errors import HubError
+from hub.settings import given_secrets
 
 DEFAULT_FOLDER = Path(".hub")
 
 
 def configured() -> dict[str, str]:
-    """The settings as the user gave them: `.env`, with the environment on top. Empty values do not count."""
-    given = {name.upper(): value for name, value in dotenv_values(".env").items()} | dict(os.environ)
+    """The settings as the user gave them: files of secrets, `.env`, the environment on top. Empty values do not count."""
+    given = given_secrets() | {name.upper(): value for name, value in dotenv_values(".env").items()} | dict(os.environ)
     return {name: value for name, value in given.items() if value}
 
 

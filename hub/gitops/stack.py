@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .. import secret_files
 from . import dockerignore, powers
 from .command import Finished, run
 from .config import Config, check_owner
-from .errors import CommandFailed, Refused
+from .errors import CommandFailed, DeployFailed, Refused
 from .repo import Entry, Repo, under
 
 _ROOT = "${REPOSITORY}"  # stands for the tree's place, which differs between the staged copy and the clone
@@ -161,6 +162,24 @@ def _env_files(config: Config, root: Path) -> dict[str, list[str]]:
     return found
 
 
+def write_secrets(config: Config, root: Path, lock: int) -> list[str]:
+    """Write the values of `x-secrets` to the files where Compose looks for them; the names of those that changed.
+
+    Raises DeployFailed where that cannot be done.
+    """
+    raw = Compose(config, root, lock)("config", "--format", "json", timeout=120).json()
+    try:
+        values = secret_files.wanted(raw)
+        folders = {Path(raw["secrets"][name]["file"]).parent for name in values}
+        if len(folders) > 1 or any(Path(raw["secrets"][name]["file"]).name != name for name in values):
+            raise secret_files.SecretFilesError(
+                "the files of x-secrets must be named like them, in one folder: correct `secrets` of the Compose file"
+            )
+        return [name for folder in folders for name in secret_files.write(folder, values)]
+    except (secret_files.SecretFilesError, OSError, KeyError, TypeError) as error:
+        raise DeployFailed("secrets", f"the secrets cannot be written: {error}") from error
+
+
 def _replicas(body: dict[str, Any]) -> int:
     """How many containers are wanted. A service that wants none is to Docker like one that is not there."""
     deploy = body.get("deploy") or {}
@@ -208,6 +227,8 @@ def _service(
     definition = {k: v for k, v in body.items() if k not in ("develop", "build")}
     build = dict(body["build"]) if isinstance(body.get("build"), dict) else body.get("build")
     shared = {part: _used(raw, part, body) for part in ("networks", "volumes", "configs", "secrets")}
+    values = raw.get("x-secrets") or {}
+    shared["x-secrets"] = {secret: values[secret] for secret in shared["secrets"] if secret in values}
     content = hashlib.sha256()
     for label, lines in _content(raw, body, root, entries):
         content.update(f"{label}\0{len(lines)}\0".encode())
@@ -252,6 +273,8 @@ def _content(
             found.append((f"mount {volume.get('target')}", _lines(str(volume.get("source")), root, entries)))
     for part in ("configs", "secrets"):
         for name, item in _used(raw, part, body).items():
+            if part == "secrets" and name in (raw.get("x-secrets") or {}):
+                continue  # we write it ourselves, in `write_secrets`; its value is part of the definition
             if isinstance(item, dict) and item.get("file"):
                 found.append((f"{part} {name}", _lines(str(item["file"]), root, entries)))
     build = body.get("build")

@@ -133,6 +133,8 @@ class Switch:
             self._remove(plan)
             if plan.replace:
                 force = [] if plan.adopting else ["--force-recreate"]
+                for name in stack.write_secrets(self.config, self.config.path, self.lock):
+                    self.log.info("secret written", name=name)
                 compose = stack.Compose(self.config, self.config.path, self.lock)
                 compose("up", "--detach", "--no-deps", "--no-build", *force, *sorted(plan.replace), kind="up")
             self.step(prefix + "health")

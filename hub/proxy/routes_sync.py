@@ -53,7 +53,7 @@ async def sync_readings(
     started = await sync.start(request.app.state.database, dagster, token, days.first, days.last, idempotency_key)
     if not started.repeated:
         request.app.state.numbers.launched.inc()
-    status_url = f"/api/runs/{started.run_id}"
+    status_url = f"{request.scope.get('root_path', '')}/api/runs/{started.run_id}"
     response.headers["Location"] = status_url
     return answers.SyncStarted(
         run_id=started.run_id,

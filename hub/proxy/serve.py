@@ -7,6 +7,7 @@ import gc
 import uvicorn
 
 from hub.proxy.app import create_app
+from hub.proxy.root_path import RootPath
 from hub.settings import Settings
 
 # Answered at once; what comes beyond is told 503.
@@ -15,8 +16,9 @@ _CONCURRENT = 500
 
 def configure(settings: Settings, *, host: str, port: int) -> uvicorn.Config:
     """How uvicorn serves the app: the limits here, the logs by hub/log.py."""
+    app = create_app(settings)
     return uvicorn.Config(
-        create_app(settings),
+        RootPath(app, settings.proxy_root_path) if settings.proxy_root_path else app,
         host=host,
         port=port,
         log_config=None,

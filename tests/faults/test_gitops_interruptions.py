@@ -361,6 +361,7 @@ def test_the_agent_is_updated_in_mid_run() -> None:
     world = fresh_world()
     for path in sorted((REPOSITORY / "hub/gitops").glob("*.py")):
         world.write({f"hub/gitops/{path.name}": path.read_text()})
+    world.write({"hub/secret_files.py": (REPOSITORY / "hub/secret_files.py").read_text()})
     world.write({"hub/__init__.py": '"""The hub."""\n', "compose/compose.yaml": services(1)})
     world.push("with the agent")
     world.deploy()

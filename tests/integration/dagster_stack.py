@@ -7,6 +7,7 @@ import datetime as dt
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -213,18 +214,20 @@ def dagster_stack(
     """
     for program in ("dagster", "dagster-webserver", "dagster-daemon"):
         assert shutil.which(program, path=environment["PATH"]), f"{program} is not installed"
-    code, port = free_port(), free_port()
+    port = free_port()
+    # As in compose.yaml; its path must be a short one.
+    code = f"{tempfile.mkdtemp()}/code.sock"
     workspace = folder / "workspace.yaml"
-    workspace.write_text(f"load_from:\n  - grpc_server: {{host: 127.0.0.1, port: {code}, location_name: {LOCATION}}}\n")
+    workspace.write_text(f"load_from:\n  - grpc_server: {{socket: {code}, location_name: {LOCATION}}}\n")
     commands = {
         "code": [
-            "dagster", "api", "grpc", "-h", "127.0.0.1", "-p", str(code), "-m", "pipelines.definitions",
-            "--location-name", LOCATION,
+            "dagster", "api", "grpc", "--socket", code, "-m", "pipelines.definitions", "--location-name", LOCATION,
         ],
         "webserver": ["dagster-webserver", "-h", "127.0.0.1", "-p", str(port), "-w", str(workspace)],
         "daemon": ["dagster-daemon", "run", "-w", str(workspace)],
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, Path(code).parent)
         # First, since it makes the tables of the instance, which three processes at once would fight over.
         instance = stack.enter_context(instance_of(environment))
         instance.get_runs_count()

@@ -20,7 +20,7 @@ from hub.smoke import run as smoke
 from hub.timescale.connection import connect
 from hub.timescale.schema import upgrade
 from tests.conftest import dagster_variables, databases
-from tests.integration.dagster_stack import Stack, dagster_stack, reading, rows_by_day
+from tests.integration.dagster_stack import Stack, dagster_stack, reading, rows_by_day, switch_off
 from tests.support import grafana
 from tests.support.mongo_wire import WireServer
 from tests.support.proxy import assert_problem, client, make_token, serving, until
@@ -42,6 +42,7 @@ def stack(postgres: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_a_sync_loads_the_days_as_one_run(stack: Stack) -> None:
+    switch_off(stack, "readings_arrived")  # it would ask for the same days
     stack.wire.documents += [reading("2026-03-01"), reading("2026-03-03"), reading("2026-03-09")]
     settings = stack.settings.model_copy(update={"dagster_url": f"http://127.0.0.1:{stack.port}"})
     with serving(settings) as url, client(url, make_token(settings, "read", "sync")) as api:

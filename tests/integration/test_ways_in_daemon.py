@@ -298,7 +298,7 @@ def test_no_password_is_in_anything_that_the_deployment_shows_or_writes(stack: S
             *(stack.graphql(SHOWN_OF_A_RUN, run=run.run_id) for run in (*failed, stack.succeeded(requested.run_id))),
         ]
     )
-    for part in ("configuredValues", "mirror", "no_nook", "documents_per_second"):
+    for part in ("configuredValues", "mirror", "documents_per_second"):
         assert part in shown
     folder = Path(stack.environment["DAGSTER_HOME"]).parent
     files = [path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file()]

@@ -152,10 +152,14 @@ class Compose:
                     more = dict(line.strip().split("=", 1) for line in file if "=" in line)
                 body.setdefault("environment", {}).update(more)
             body["volumes"] = [self.volume(v) for v in body.get("volumes", [])]
+            if "secrets" in body:
+                body["secrets"] = [{"source": one} for one in body["secrets"]]
             if "build" in body:
                 local = "://" not in body["build"]
                 context = os.path.normpath(os.path.join(self.directory, body["build"])) if local else body["build"]
                 body["build"] = {"context": context, "dockerfile": "Dockerfile"}
+        for one in raw.get("secrets", {}).values():
+            one["file"] = os.path.normpath(os.path.join(self.directory, one["file"]))
         return {"name": self.project, "networks": {"default": {"name": self.project + "_default"}}, **raw}
 
     def volume(self, text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from hub.healthcheck import problem
+from hub.secret_files import wanted
 from hub.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,19 +24,26 @@ MODEL: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = MODEL["services"]
 EVERY = pytest.mark.parametrize("name", sorted(SERVICES))
 DEMANDED = set(re.findall(r"\$\{(\w+):\?", TEXT))
-SECRETS = DEMANDED | {"MONGO_PASSWORD"}  # not needed where MONGO_URI names a server elsewhere
+# Not needed where MONGO_URI names a server elsewhere, or without the profile `gateway`.
+GENERATED = DEMANDED | {"MONGO_PASSWORD", "GATEWAY_SECRET"}
+SECRETS: dict[str, str] = MODEL["x-secrets"]
 COMPOSE = (
     shutil.which("docker") and not subprocess.run(["docker", "compose", "version"], capture_output=True).returncode
 )
 
 # What the code location has no use for: settings of other services, or of commands run by hand.
 ELSEWHERE = {"METRICS_HOST", "METRICS_ROOT", "METRICS_SPOOL_MB"} | {
-    "PORT", "PROXY_HOST", "PROXY_RATE_PER_SECOND", "PROXY_TIMEOUT_SECONDS", "PROXY_CORS_ORIGINS", "DAGSTER_PUBLIC_URL",
+    "PORT", "PROXY_HOST", "PROXY_RATE_PER_SECOND", "PROXY_TIMEOUT_SECONDS", "PROXY_CORS_ORIGINS", "PROXY_ROOT_PATH", "DAGSTER_PUBLIC_URL",
+    "BIND_ADDR",
     "BACKUP_AGE_IDENTITY",  # never on this machine: it opens the copies
 }  # fmt: skip
-NOT_OURS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION"} | {
-    "DAGSTER_DAEMON_HEARTBEAT_TOLERANCE"
-}
+NOT_OURS = {"AWS_ENDPOINT_URL", "AWS_REGION", "DAGSTER_DAEMON_HEARTBEAT_TOLERANCE"}
+
+
+def secrets_of(service: dict[str, Any]) -> dict[str, str]:
+    """The secrets that it finds in /run/secrets: the name of the file there, and which secret it is."""
+    listed = [{"source": one} if isinstance(one, str) else one for one in service.get("secrets", [])]
+    return {one.get("target", one["source"]): one["source"] for one in listed}
 
 
 def ours(service: dict[str, Any]) -> bool:
@@ -44,11 +53,12 @@ def ours(service: dict[str, Any]) -> bool:
 def test_the_services_are_those_of_the_design() -> None:
     assert set(SERVICES) == {
         "timescaledb", "migrate", "dagster-code", "dagster-webserver", "dagster-daemon", "proxy", "system-metrics",
-        "grafana", "loki", "promtail", "alloy", "docker-socket-proxy", "mongo",
+        "grafana", "loki", "promtail", "alloy", "docker-socket-proxy", "mongo", "gateway",
     }  # fmt: skip
     assert {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service} == {
         "mongo": ["mongo"],
         "alloy": ["alloy"],
+        "gateway": ["gateway"],
     }
 
 
@@ -57,7 +67,7 @@ def test_every_service_is_locked_down(name: str) -> None:
     service = SERVICES[name]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["cap_drop"] == ["ALL"]
-    assert "cap_add" not in service
+    assert service.get("cap_add", []) == (["NET_BIND_SERVICE"] if name == "gateway" else [])
     assert "privileged" not in service
     assert service["read_only"] is True
     assert service["mem_limit"]
@@ -95,7 +105,8 @@ def test_every_service_has_a_healthcheck_and_starts_after_healthy_ones(name: str
         )  # Docker 20.10 knows these
     for other, how in service.get("depends_on", {}).items():
         wanted = "service_completed_successfully" if other == "migrate" else "service_healthy"
-        assert how == {"condition": wanted}
+        optional = {"required": False} if other == "mongo" else {}  # of a profile
+        assert how == {"condition": wanted, **optional}
     if ours(service) and name != "migrate":
         assert "migrate" in service["depends_on"]
 
@@ -112,11 +123,43 @@ def test_only_the_proxy_has_the_docker_socket_and_only_promtail_and_alloy_reach_
     reach = {name for name, service in SERVICES.items() if "docker-api" in service.get("networks", [])}
     assert reach == {"docker-socket-proxy", "promtail", "alloy"}
     assert SERVICES["docker-socket-proxy"]["networks"] == ["docker-api"]
-    assert SERVICES["docker-socket-proxy"]["environment"]["POST"] == "0"
+
+
+def test_of_docker_only_what_promtail_and_alloy_ask_for_is_let_through() -> None:
+    """The program adds ^ and $ itself, and matches the path alone, decoded."""
+    options = [part.partition("=") for part in SERVICES["docker-socket-proxy"]["command"]]
+    allowed = {name.removeprefix("-allow"): rule for name, _, rule in options if re.match("-allow[A-Z]", name)}
+    assert set(allowed) == {"GET", "HEAD"}
+    one = "f" * 64
+    asked = ["/_ping", "/version", "/v1.41/containers/json", "/v1.41/networks"]
+    asked += [f"/v1.41/containers/{one}/{what}" for what in ("json", "logs")]
+    assert all(re.fullmatch(allowed["GET"], path) for path in asked)
+    assert allowed["HEAD"] == "/_ping"
+    refused = [
+        f"/v1.41/containers/{one}/{what}" for what in ("archive", "export", "top", "changes", "attach/ws", "stats")
+    ]
+    refused += [
+        f"/v1.41/containers/{one}/json/../archive",
+        f"/v1.41/containers/{one}/logs/archive",
+        "/containers/json/x",
+    ]
+    refused += [
+        "/info",
+        "/events",
+        "/images/json",
+        "/volumes",
+        "/v1.41/containers/name/json",
+        "/secrets",
+        "/",
+        "/networks/x",
+    ]
+    assert not [path for path in refused if re.fullmatch(allowed["GET"], path)]
 
 
 def test_networks_and_ports() -> None:
-    assert MODEL["networks"] == {"edge": {}, "backend": {"internal": True}, "docker-api": {"internal": True}}
+    assert MODEL["networks"] == {
+        "edge": {}, "backend": {"internal": True}, "logs": {"internal": True}, "docker-api": {"internal": True},
+    }  # fmt: skip
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published == {
         "timescaledb": ["${BIND_ADDR:-127.0.0.1}:${TIMESCALEDB_PORT:-5432}:5432"],
@@ -124,6 +167,11 @@ def test_networks_and_ports() -> None:
         "proxy": ["${BIND_ADDR:-127.0.0.1}:${PORT:-8085}:8085"],
         "grafana": ["${BIND_ADDR:-127.0.0.1}:${GRAFANA_PORT:-3001}:3000"],
         "loki": ["${BIND_ADDR:-127.0.0.1}:${LOKI_PORT:-3100}:3100"],
+        # The one that is for other machines: TLS and a login are before everything that it leads to.
+        "gateway": [
+            "${GATEWAY_ADDR:-0.0.0.0}:${GATEWAY_PORT:-443}:443",
+            "${GATEWAY_ADDR:-0.0.0.0}:${GATEWAY_HTTP_PORT:-80}:80",
+        ],
     }
     # An internal network publishes nothing and reaches nothing: these also, and the code location for MongoDB and S3.
     edge = {name for name, service in SERVICES.items() if "edge" in service.get("networks", [])}
@@ -162,34 +210,78 @@ def test_promtail_ships_everybody_but_itself() -> None:
 
 
 def test_each_service_has_the_secrets_that_it_needs_and_no_others() -> None:
-    have = {name: {secret for secret in SECRETS if f"${{{secret}:" in str(service["environment"])} for name, service in
-            SERVICES.items() if "environment" in service}  # fmt: skip
-    admin = {"POSTGRES_PASSWORD", "DB_PASSWORD", "DAGSTER_DB_PASSWORD", "GRAFANA_DB_PASSWORD", "PROXY_DB_PASSWORD"}
+    have = {name: set(secrets_of(service).values()) for name, service in SERVICES.items() if "secrets" in service}
+    roles = {"POSTGRES_PASSWORD", "DB_PASSWORD", "DAGSTER_DB_PASSWORD", "GRAFANA_DB_PASSWORD", "PROXY_DB_PASSWORD"}
     assert have == {
         "timescaledb": {"POSTGRES_PASSWORD"},
-        "migrate": admin | {"MONGO_PASSWORD"},
-        "dagster-code": admin | {"MONGO_PASSWORD"},
+        "migrate": roles | {"MONGO_URI"},
+        "dagster-code": roles
+        | {"MONGO_URI", "BACKUP_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "NOTIFY_URLS"},
         "dagster-webserver": {"DAGSTER_DB_PASSWORD"},
         "dagster-daemon": {"DAGSTER_DB_PASSWORD"},
         "proxy": {"DB_PASSWORD", "PROXY_DB_PASSWORD"},
         "system-metrics": {"DB_PASSWORD"},
-        "grafana": {"GF_SECURITY_ADMIN_PASSWORD", "GRAFANA_DB_PASSWORD"},
-        "docker-socket-proxy": set(),
+        "grafana": {"GF_SECURITY_ADMIN_PASSWORD", "GRAFANA_DB_PASSWORD", "GATEWAY_HEADER"},
         "mongo": {"MONGO_PASSWORD"},
+        "gateway": {"GATEWAY_LOGIN"},
     }
+
+
+def test_no_secret_is_in_an_environment_a_label_or_a_command() -> None:
+    """`docker inspect` shows them to whoever may ask Docker, Promtail among them."""
+    named = set(re.findall(r"\$\{(\w+)", "\n".join(SECRETS.values())))
+    assert named == set(SECRETS) - {"GATEWAY_HEADER", "GATEWAY_LOGIN"} | {"GATEWAY_SECRET"}  # the two have it in them
+    assert MODEL["secrets"] == {name: {"file": f"../.secrets/{name}"} for name in SECRETS}
     for name, service in SERVICES.items():
+        others = str({part: value for part, value in service.items() if part != "secrets"})
+        seen = set(re.findall(r"\$\{(\w+)(?!\w|:\+true})", others))  # `:+true` says that it is set, and no more
+        assert not seen & named, name
         for variable, value in service.get("environment", {}).items():
-            if variable.endswith(("PASSWORD", "SECRET_ACCESS_KEY")):
-                assert value.startswith("${"), f"{name}: {variable} is written down"
+            if variable in SECRETS:
+                assert "/run/secrets/" in value, f"{name}: {variable} is written down"
+        for target, source in secrets_of(service).items():
+            if ours(service):
+                assert target.lower() in Settings.model_fields, f"{name}: {source}"
+            else:
+                configuration = ["grafana/provisioning/datasources/datasources.yaml", "gateway/Caddyfile"]
+                files = [
+                    str(service["environment"]),
+                    *((ROOT / "compose" / file).read_text() for file in configuration),
+                ]
+                assert f"/run/secrets/{target}" in "".join(files), f"{name}: {source}"
+
+
+def test_a_changed_secret_replaces_whoever_reads_it() -> None:
+    """But for the servers whose password applies at their first start only: nothing would change but an interruption."""
+    for name, service in SERVICES.items():
+        reads = bool(secrets_of(service)) and name not in ("timescaledb", "mongo")
+        assert (service.get("labels", {}).get("reading-hub.secrets") == "${SECRETS:-}") == (reads or ours(service)), (
+            name
+        )
+
+
+def test_the_code_location_listens_where_only_web_server_and_daemon_are() -> None:
+    """It has no login, does what it is told, and may read the superuser's password."""
+    command = SERVICES["dagster-code"]["command"]
+    place = command[command.index("--socket") + 1]
+    assert not {"-h", "-p", "--host", "--port"} & set(command)
+    (server,) = yaml.safe_load((ROOT / "compose" / "workspace.yaml").read_text())["load_from"]
+    assert server["grpc_server"] == {"socket": place, "location_name": "reading_hub"}
+    folder = os.path.dirname(place)
+    mounts = {name for name, service in SERVICES.items() if f"dagster_storage:{folder}" in service.get("volumes", [])}
+    assert mounts == {"dagster-code", "dagster-webserver", "dagster-daemon", "migrate"}
+    image = (ROOT / "compose" / "Dockerfile").read_text()
+    assert json.dumps(command) in image
+    assert "4000" not in image
 
 
 def test_the_code_location_takes_every_setting() -> None:
     known = {name.upper() for name in Settings.model_fields}
-    environment = set(SERVICES["dagster-code"]["environment"])
+    environment = set(SERVICES["dagster-code"]["environment"]) | set(secrets_of(SERVICES["dagster-code"]))
     assert known - environment == ELSEWHERE
     for name, service in SERVICES.items():
         if ours(service):
-            assert set(service["environment"]) <= known | NOT_OURS, name
+            assert set(service.get("environment", {})) <= known | NOT_OURS, name
 
 
 def test_the_image_takes_nothing_but_code(tmp_path: Path) -> None:
@@ -243,10 +335,10 @@ def parsed(clone: Path) -> dict[str, str]:
 def test_init_writes_every_secret_once(clone: Path) -> None:
     said = init(clone)
     written = parsed(clone)
-    assert set(written) == SECRETS | {"COMPOSE_PROFILES"}
-    assert len({written[name] for name in SECRETS}) == len(SECRETS)
-    assert all(re.fullmatch(r"[A-Za-z0-9_-]{32}", written[name]) for name in SECRETS)  # they stand in URLs
-    assert not any(written[name] in said for name in SECRETS)
+    assert set(written) == GENERATED | {"COMPOSE_PROFILES"}
+    assert len({written[name] for name in GENERATED}) == len(GENERATED)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{32}", written[name]) for name in GENERATED)  # they stand in URLs
+    assert not any(written[name] in said for name in GENERATED)
     assert stat.S_IMODE((clone / ".env").stat().st_mode) == 0o600
     before = (clone / ".env").read_text()
     assert "nothing was changed" in init(clone)
@@ -277,8 +369,10 @@ def test_compose_accepts_it_with_what_init_wrote(clone: Path) -> None:
     assert done.returncode == 0, done.stderr
     model = yaml.safe_load(done.stdout)
     assert set(model["services"]) == set(SERVICES)
-    uri = model["services"]["dagster-code"]["environment"]["MONGO_URI"]
-    assert uri == f"mongodb://reading_hub:{parsed(clone)['MONGO_PASSWORD']}@mongo:27017/?authSource=admin"
+    assert (
+        wanted(model)["MONGO_URI"]
+        == f"mongodb://reading_hub:{parsed(clone)['MONGO_PASSWORD']}@mongo:27017/?authSource=admin"
+    )
 
 
 @pytest.mark.skipif(not COMPOSE, reason="Docker Compose is not installed")
@@ -299,8 +393,22 @@ def test_a_mongodb_elsewhere_needs_no_password_of_one_here(clone: Path) -> None:
     init(clone)
     done = config(clone, "config", "--format", "json")
     assert done.returncode == 0, done.stderr
-    environment = yaml.safe_load(done.stdout)["services"]["dagster-code"]["environment"]
-    assert environment["MONGO_URI"] == "mongodb://reader:pw@elsewhere/"
+    assert wanted(json.loads(done.stdout))["MONGO_URI"] == "mongodb://reader:pw@elsewhere/"
+
+
+@pytest.mark.skipif(not COMPOSE, reason="Docker Compose is not installed")
+def test_no_service_sees_a_secret_in_what_compose_makes_of_it(clone: Path) -> None:
+    init(clone)
+    with (clone / ".env").open("a") as file:
+        file.write("NOTIFY_URLS='ntfy://u:p$$x@host/t'\nBACKUP_URL=s3://bucket\nAWS_SECRET_ACCESS_KEY=verysecret\n")
+    done = config(clone, "--profile", "*", "config", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    model = json.loads(done.stdout)
+    values = wanted(model)
+    assert values["NOTIFY_URLS"] == "ntfy://u:p$$x@host/t"
+    assert set(values) == set(model["secrets"])
+    services = json.dumps(model["services"])
+    assert not [name for name, value in values.items() if value and value in services]
 
 
 def test_make_up_names_a_missing_source_at_once(clone: Path) -> None:

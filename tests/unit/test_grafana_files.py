@@ -200,7 +200,7 @@ class TestDatasources:
     def test_databases_are_read_as_the_read_only_role(self) -> None:
         for one in grafana.provisioned("datasources/datasources.yaml")["datasources"][:2]:
             assert (one["url"], one["user"]) == ("${DB_HOST}:${DB_PORT}", "${GRAFANA_DB_USER}")
-            assert one["secureJsonData"] == {"password": "${GRAFANA_DB_PASSWORD}"}
+            assert one["secureJsonData"] == {"password": "$__file{/run/secrets/GRAFANA_DB_PASSWORD}"}
             assert one["jsonData"]["sslmode"] == "disable"
             assert "database" not in one, "Grafana 13 reads it from jsonData"
             assert not one["editable"]
