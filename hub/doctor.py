@@ -77,7 +77,7 @@ def _time_index(stream: Stream, documents: Documents) -> Finding:
     if field in indexed:
         return Finding("time index", True, f"an index begins with {field}")
     return Finding(
-        "time index", False, f"no index of the collection begins with {field}: every load scans all of it",
+        "time index", False, f"no index of the collection begins with {field}: every load, and every count of the ledger, scans all of it",
         f'in mongosh: db.{documents.name}.createIndex({{"{field}": 1}})',
     )  # fmt: skip
 

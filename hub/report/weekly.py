@@ -1,7 +1,7 @@
 """What a week of reading came to: against the weeks before, by source, and which days were unusual and why.
 
-Pandas over the rollups. Days and weeks are UTC, a week is an ISO week. A day counts as known when it has
-been loaded (or has a reading) and is over; a day that nobody loaded is never taken for a day without reading.
+Pandas over the rollups. Days and weeks are UTC, a week is an ISO week. A day counts as known when it was loaded after its
+end (or has readings that no load is known of); one that nobody loaded, or only in its course, is never taken for whole.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class History:
 
     `until` is the first day that was not over yet (the Monday after, unless the week is running). Frames:
     `days` (day, source, events, value_count, value_sum: the week and the 12 before), `hours` (day, hour,
-    events: the week), `books` (day, rejected: the loaded days), `sources` (source, first_day, last_day:
+    events: the week), `books` (day, whole, rejected: the loaded days), `sources` (source, first_day, last_day:
     before the week), `streaks` (first_day, last_day, days: all up to the end of the week).
     """
 
@@ -73,7 +73,8 @@ def analyse(history: History) -> WeeklyReport:
     window = [week.monday + number * _DAY for number in range(-7 * WEEKS_BEFORE, (history.until - week.monday).days)]
     counts = _pivot(history.days, "events", window).astype("int64")
     began = min(history.streaks["first_day"], default=None)
-    loaded = set(history.books["day"]) | set(history.days["day"])
+    books = history.books
+    loaded = set(books.loc[books["whole"].astype(bool), "day"]) | (set(history.days["day"]) - set(books["day"]))
     known = pd.Series({day: day in loaded and began is not None and day >= began for day in window}, dtype=bool)
     over = [day for day in week.days if day < history.until]
     weekdays = [day for day in over if known[day]]
@@ -87,7 +88,7 @@ def analyse(history: History) -> WeeklyReport:
     # The running day has not broken a streak yet.
     streak = next((each for each in streaks if each.last >= history.until - _DAY), None)
     ended = [each for each in streaks if each != streak and each.last >= week.monday - _DAY]
-    in_week = history.books["day"].isin(week.days)
+    in_week = books["day"].isin(week.days)
     return WeeklyReport(
         week=week,
         until=history.until,
@@ -105,7 +106,7 @@ def analyse(history: History) -> WeeklyReport:
         broken=max(ended, key=lambda each: each.days, default=None),
         record=max(streaks, key=lambda each: each.days, default=None),
         missing=tuple(day for day in over if day not in loaded),
-        rejected=int(history.books.loc[in_week, "rejected"].sum()),
+        rejected=int(books.loc[in_week, "rejected"].sum()),
     )
 
 

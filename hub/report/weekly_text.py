@@ -238,7 +238,7 @@ def _streak(report: WeeklyReport) -> str:
     sentences = []
     if broken and broken.days > 1:
         gap = broken.last + dt.timedelta(days=1)
-        why = "has not been loaded" if gap in report.missing else "had no reading"
+        why = "has not been loaded whole" if gap in report.missing else "had no reading"
         sentences.append(f"A streak of {broken.days:,} days ended on {_date(broken.last)}: {gap:%A} {why}.")
     if streak and streak.days > 1:
         since = f"since {_date(streak.first)} {streak.first.year}"
@@ -262,7 +262,7 @@ def _notes(report: WeeklyReport) -> list[str]:
         first, last = report.missing[0], report.missing[-1]
         days = "the whole week" if len(report.missing) == 7 else _join([f"{day:%A}" for day in report.missing])
         notes.append(
-            f"Not loaded yet: {days}. To load: `make backfill FROM={first} TO={last}`, then make this report again."
+            f"Not loaded yet, or not to the end: {days}. To load: `make backfill FROM={first} TO={last}`, then make this report again."
         )
     if report.hours and report.readings.now:
         first_hour, share = report.hours

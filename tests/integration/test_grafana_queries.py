@@ -59,6 +59,7 @@ def hub(postgres: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> I
         grafana_data.loaded(settings, wire)
         with connect(settings, autocommit=True) as connection:
             grafana_data.measured(connection)
+            grafana_data.counted(connection)
             grafana_data.rolled_up(connection)
         grafana_data.backed_up(settings)
         grafana_data.ran(settings, dagster_variables(settings, settings.dagster_db_name, folder / "dagster"))
@@ -81,6 +82,7 @@ def wasm(wasm_settings: Settings) -> Iterator[tuple[Ask, str]]:  # noqa: F811
     with connect(wasm_settings, autocommit=True) as connection:
         grafana_data.inserted(connection)
         grafana_data.measured(connection)
+        grafana_data.counted(connection)
         grafana_data.rolled_up(connection)
     grafana_data.backed_up(wasm_settings)
     with connect(wasm_settings, autocommit=True) as connection:

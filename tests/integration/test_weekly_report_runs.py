@@ -90,9 +90,15 @@ def test_what_is_read_stops_at_the_end_of_the_week(two_weeks: Settings, connecti
     assert set(later.hours["hour"]) == {12}
 
 
+def test_a_day_whose_last_load_was_before_its_end_is_not_whole(two_weeks: Settings, connection: Connection) -> None:
+    assert analyse(read(connection, Week(MONDAY), TODAY)).missing == ()
+    connection.execute("UPDATE reading_days SET whole = false WHERE day = %s", (MONDAY,))
+    assert analyse(read(connection, Week(MONDAY), TODAY)).missing == (MONDAY,)
+
+
 def test_a_week_that_was_never_loaded_says_so(settings: Settings) -> None:
     made = make(settings, Week(MONDAY), TODAY)
-    assert "Not loaded yet: the whole week." in made.path.read_text()
+    assert "Not loaded yet, or not to the end: the whole week." in made.path.read_text()
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,11 +117,11 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
 def test_the_schedule_asks_for_the_week_before() -> None:
     repository = build_defs().get_repository_def()
     schedule = repository.get_schedule_def("report_weekly")
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.DagsterInstance.local_temp() as instance:
         context = dg.build_schedule_context(
             instance=instance,
             repository_def=repository,
             scheduled_execution_time=dt.datetime(2026, 11, 23, 10, 30, tzinfo=dt.UTC),
         )
         (request,) = schedule.evaluate_tick(context).run_requests or ()
-    assert request.partition_key == "2026-11-16"
+    assert request.tags["dagster/partition"] == "2026-11-16"

@@ -60,9 +60,18 @@ def inserted(connection: Connection) -> None:
             "INSERT INTO reading_days SELECT (event_timestamp AT TIME ZONE 'UTC')::date, count(*) + 1, count(*), 1"
             " FROM reading_analytics GROUP BY 1"
         )
+        connection.execute("UPDATE reading_days SET whole = day < (now() AT TIME ZONE 'UTC')::date")
         connection.execute(
             "INSERT INTO reading_rejects (mongo_id, reason, detail, raw) VALUES ('x', 'time_missing', 'no time', '')"
         )
+
+
+def counted(connection: Connection) -> None:
+    """Two counts of the ledger, the older with something missing."""
+    connection.execute(
+        "INSERT INTO ledger_runs SELECT 'reading', now() - hour * interval '1 hour', 500, 2, 30 * hour, hour, 0, 0.4"
+        " FROM generate_series(0, 1) AS hour"
+    )
 
 
 def measured(connection: Connection) -> None:

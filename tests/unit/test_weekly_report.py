@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import pandas as pd
 import pytest
@@ -38,6 +38,7 @@ def history(
     loaded: Callable[[dt.date], bool] = lambda day: True,
     hour: int = 20,
     rejected: int = 0,
+    early: Container[dt.date] = (),
 ) -> History:
     """What `read` would return for these readings, all of them at one hour of the day."""
     readings = {key: count for key, count in readings.items() if count and key[0] < week.end}
@@ -55,13 +56,13 @@ def history(
             islands[-1].append(day)
         else:
             islands.append([day])
-    books = [(day, rejected if day == week.monday else 0) for day in window if loaded(day)]
+    books = [(day, day not in early, rejected if day == week.monday else 0) for day in window if loaded(day)]
     return History(
         week,
         until or week.end,
         pd.DataFrame(days, columns=["day", "source", "events", "value_count", "value_sum"]),
         pd.DataFrame(hours, columns=["day", "hour", "events"]),
-        pd.DataFrame(books, columns=["day", "rejected"]),
+        pd.DataFrame(books, columns=["day", "whole", "rejected"]),
         pd.DataFrame(
             [(source, min(each), max(each)) for source, each in before.items()],
             columns=["source", "first_day", "last_day"],
@@ -126,8 +127,16 @@ def test_a_day_that_was_never_loaded_is_not_a_day_without_reading() -> None:
     report = analyse(history(readings, loaded=lambda day: day != TUESDAY))
     assert (report.missing, report.unusual) == ((TUESDAY,), ())
     assert (report.readings.now, report.readings.before) == (360, 360)
-    assert "Tuesday has not been loaded." in text(report)
+    assert "Tuesday has not been loaded whole." in text(report)
     assert "make backfill FROM=2026-11-17 TO=2026-11-17" in text(report)
+
+
+def test_a_day_that_was_loaded_in_its_course_is_not_taken_for_whole() -> None:
+    readings = regular(12, {"kobo": 60}) | {(TUESDAY, "kobo"): 7}
+    report = analyse(history(readings, early=(TUESDAY,)))
+    assert (report.missing, report.unusual) == ((TUESDAY,), ())
+    assert (report.readings.now, report.readings.before) == (360, 360)
+    assert "Not loaded yet, or not to the end: Tuesday." in text(report)
 
 
 def test_a_habit_of_every_other_week_is_not_unusual() -> None:

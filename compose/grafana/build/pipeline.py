@@ -213,9 +213,42 @@ def _rollups() -> list[Json]:
             sql("""
                 SELECT day::timestamp AT TIME ZONE 'UTC' AS time,
                     greatest(extract(epoch FROM load_at - (day + 1)::timestamp AT TIME ZONE 'UTC')::double precision, 0) AS delay
-                FROM reading_days WHERE $__timeFilter(day::timestamp AT TIME ZONE 'UTC') ORDER BY 1
+                FROM reading_days WHERE whole AND $__timeFilter(day::timestamp AT TIME ZONE 'UTC') ORDER BY 1
             """),
             unit="s", size=(10, 7), bars=True, legend="hidden",
+        ),
+        timeseries(
+            22, "Missing documents",
+            "Documents that MongoDB holds and no load has read, at each count of the ledger (hourly); and days whose documents"
+            " the sweep found to be others than were read. `hub ledger` names the days; runs for them are asked for.",
+            sql("""
+                SELECT counted_at AS time, stream AS metric, missing AS value
+                FROM ledger_runs WHERE $__timeFilter(counted_at) ORDER BY 1
+            """),
+            sql("""
+                SELECT counted_at AS time, stream || ': days changed' AS metric, changed_days AS value
+                FROM ledger_runs WHERE $__timeFilter(counted_at) ORDER BY 1
+            """, ref="B"),
+            unit="short", size=(14, 7),
+        ),
+        table(
+            23, "Ledger", "The newest count of each stream: what MongoDB holds, and what of it is missing here.",
+            sql(
+                """
+                SELECT DISTINCT ON (stream) stream, counted_at AS counted, documents, undated, missing, missing_days AS "days missing",
+                    changed_days AS "days changed"
+                FROM ledger_runs ORDER BY stream, counted_at DESC
+                """,
+                table=True,
+            ),
+            size=(10, 7), nothing="no count yet",
+            overrides=[
+                column("counted", unit="dateTimeFromNow", custom__width=130),
+                *(
+                    column(name, thresholds=steps(GREEN, (1, RED)), custom__cellOptions=cell_background())
+                    for name in ("missing", "days missing", "days changed")
+                ),
+            ],
         ),
     )  # fmt: skip
 
