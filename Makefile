@@ -130,7 +130,7 @@ gateway-user: ## Let somebody in by the gateway: make gateway-user NAME=anna (AC
 
 .PHONY: smoke
 smoke: ## Send a reading through the running stack: MongoDB, Dagster, rollup, Grafana, Loki
-	@sed -n 's/^GF_SECURITY_ADMIN_PASSWORD=//p' .env | $(COMPOSE) exec -T dagster-code hub smoke
+	@sed -n 's/^GF_SECURITY_ADMIN_PASSWORD=//p' .env | $(COMPOSE) exec -T dagster-code hub smoke$(if $(YES), --yes)
 
 # --- The host-level GitOps agent (root) -------------------------------------------------------------------
 

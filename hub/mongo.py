@@ -33,6 +33,14 @@ def where(settings: Settings, stream: Stream) -> str:
     return f"MongoDB collection {stream.database}.{stream.collection} on {hosts}"
 
 
+def is_at(uri: str, member: str | None) -> bool:
+    """Whether a URI names the server `member` (HOST:PORT) and no other."""
+    try:
+        return [f"{host}:{port}" for host, port in parse_uri(uri, validate=False)["nodelist"]] == [member]
+    except (mongo.PyMongoError, ValueError):
+        return False
+
+
 @contextlib.contextmanager
 def collection(settings: Settings, stream: Stream, *, patience_seconds: float = 10) -> Iterator[Documents]:
     """Open the collection of a stream; connections close at the end of the block.

@@ -28,15 +28,18 @@ class Told(enum.StrEnum):
     NOTHING = "nothing new"
     FAILURE = "failure told"
     RECOVERY = "recovery told"
+    NOBODY = "nobody was told: NOTIFY_URLS is not set"
 
 
 def tell(settings: Settings, topic: str, problem: str | None, *, title: str | None = None) -> Told:
     """Say that `topic` fails with `problem`, or, with None, that it is well.
 
     A failure is told once until it is over; its end is told once. What was told is remembered in the
-    table `notify_state`, and in a file while there is no database to ask. Without NOTIFY_URLS it is
-    remembered all the same. Raises UnavailableError when it could not be told; then it is told next time.
+    table `notify_state`, and in a file while there is no database to ask. Raises UnavailableError when it could not
+    be told; then it is told next time, as it is where NOTIFY_URLS is set later on.
     """
+    if not _urls(settings):
+        return Told.NOBODY
     failing = problem is not None
     with _remembered(settings, topic, failing, redact(problem or "")) as (was_failing, earlier):
         if failing == was_failing:
@@ -50,16 +53,20 @@ def tell(settings: Settings, topic: str, problem: str | None, *, title: str | No
 
 def send(settings: Settings, title: str, body: str) -> int:
     """Send to every URL, and return how many there are. Raises SettingsError, UnavailableError."""
-    urls = [url for url in re.split(r"[\s,]+", _secret(settings)) if url]
+    urls = _urls(settings)
     if not urls:
         return 0
     import apprise
+    from apprise.manager_plugins import NotificationManager
+
+    known = set(NotificationManager().schemas())  # type: ignore[no-untyped-call]
 
     refused, failed = [], []
     for number, url in enumerate(urls, start=1):
         # One at a time, so that the one that failed can be named without its URL, which holds secrets.
         one = apprise.Apprise()
-        named = f"number {number} ({url.partition('://')[0] if '://' in url else 'no scheme'})"
+        scheme = url.partition("://")[0].lower()
+        named = f"number {number} ({scheme if scheme in known else 'of no scheme that apprise knows'})"
         if not one.add(url):
             refused.append(named)
         elif not one.notify(title=title, body=body):
@@ -73,8 +80,9 @@ def send(settings: Settings, title: str, body: str) -> int:
     return len(urls)
 
 
-def _secret(settings: Settings) -> str:
-    return settings.notify_urls.get_secret_value() if settings.notify_urls else ""
+def _urls(settings: Settings) -> list[str]:
+    given = settings.notify_urls.get_secret_value() if settings.notify_urls else ""
+    return [url for url in re.split(r"[\s,]+", given) if url]
 
 
 @contextlib.contextmanager

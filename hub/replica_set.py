@@ -11,9 +11,9 @@ from typing import Any
 
 import pymongo
 from pymongo import errors as mongo
-from pymongo.uri_parser import parse_uri
 
 from hub.errors import HubError, UnavailableError, redact
+from hub.mongo import is_at
 from hub.settings import Settings
 
 _ALREADY, _NO_REPLICATION, _NOT_YET = 23, 76, 94  # AlreadyInitialized, NoReplicationEnabled, NotYetInitialized
@@ -26,7 +26,7 @@ def initiate(settings: Settings, name: str, member: str, *, patience_seconds: fl
     repeated. Raises UnavailableError when it takes no writes within `patience_seconds`, HubError when it refuses.
     """
     uri = settings.mongo_uri.get_secret_value()
-    if not _names(uri, member):
+    if not is_at(uri, member):
         return f"MONGO_URI names another MongoDB than {member}: it is left as it is."
     # Straight to the server: a client that looks for the members of a set would find none yet.
     client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(
@@ -48,13 +48,6 @@ def initiate(settings: Settings, name: str, member: str, *, patience_seconds: fl
         raise UnavailableError(
             f"{member} cannot be reached ({redact(str(error))[:200]}). `make logs SERVICE=mongo`"
         ) from error
-
-
-def _names(uri: str, member: str) -> bool:
-    try:
-        return [f"{host}:{port}" for host, port in parse_uri(uri, validate=False)["nodelist"]] == [member]
-    except (mongo.PyMongoError, ValueError):
-        return False
 
 
 def _begin(client: pymongo.MongoClient[dict[str, Any]], name: str, member: str) -> str | None:

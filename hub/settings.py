@@ -164,6 +164,9 @@ class Settings(DefinitionSettings):
     """All settings. `load_settings()` builds it and turns what is wrong into one clear sentence."""
 
     mongo_uri: SecretStr = Field(description="Where the reading events come from: mongodb://… or mongodb+srv://…")
+    mongo_own: str | None = Field(
+        None, description="HOST:PORT of a MongoDB of the stack, where samples may be written; compose.yaml sets it."
+    )
     reading_sensor_overlap_minutes: int = Field(15, ge=0)
 
     db_host: str = Field(description="Host of the PostgreSQL/TimescaleDB server.")

@@ -123,8 +123,12 @@ def _read(
             if kind == "delete":
                 deleted.append(identifier)
             elif kind in _WRITTEN:
-                # The embedded server gives an integer as text in one of them, an ObjectId as an object in the other.
-                written += [identifier, (change.get("fullDocument") or {}).get("_id")]
+                written.append(identifier)
+                # The embedded server gives an integer as text in one of them, an ObjectId as an object of its own in the
+                # other; and a lookup of an object ends in an error there.
+                stored = (change.get("fullDocument") or {}).get("_id")
+                if not isinstance(stored, dict):
+                    written.append(stored)
         resumed = stream.resume_token
     if server is not None and events >= _KEPT_BY_STANDALONE:
         lost = lost or f"{events:,} changes came at once, and the server keeps no more than {_KEPT_BY_STANDALONE:,}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import subprocess
@@ -16,6 +17,7 @@ from hub.cli.metrics import metrics
 from hub.cli.proxy import proxy
 from hub.cli.session import DAGSTER_FOLDER, console, given_settings, session
 from hub.cli.stack import gateway, mongo
+from hub.errors import SettingsError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -95,20 +97,39 @@ def notify(
     topic: str,
     well: Annotated[bool, typer.Option("--well", help="The topic is well again; nothing is read.")] = False,
 ) -> None:
-    """Tell NOTIFY_URLS that TOPIC fails, with the problem from standard input: once until `--well`."""
-    from hub.notify import tell
+    """Tell NOTIFY_URLS that TOPIC fails, with the problem from standard input: once until `--well`.
+
+    Exits 3 where NOTIFY_URLS is not set, so that nobody was told.
+    """
+    from hub.notify import Told, tell
 
     problem = None if well else sys.stdin.read().strip() or "no details given"
     with session() as current:
-        console.print(tell(current.settings, topic, problem).value)
+        told = tell(current.settings, topic, problem)
+    console.print(told.value)
+    raise typer.Exit(3 if told is Told.NOBODY else 0)
 
 
 @app.command()
-def smoke() -> None:
-    """Send a reading through the running stack and take it away again; Grafana's password comes from standard input."""
+def smoke(
+    yes: Annotated[bool, typer.Option("--yes", help="Write the reading to whatever MongoDB is configured.")] = False,
+) -> None:
+    """Send a reading through the running stack and take it away again; Grafana's password comes from standard input.
+
+    Asks first, unless MongoDB is the stack's own.
+    """
+    from hub.mongo import where
     from hub.smoke import run as go
+    from hub.streams.declared import reading
 
     with session() as current:
+        if not (yes or current.own_source):
+            place = where(current.settings, reading(current.settings))
+            if not sys.stdin.isatty():
+                raise SettingsError(
+                    f"the smoke test writes a reading to {place}, which is not the stack's own. If it may: --yes (make smoke YES=1)"
+                )
+            typer.confirm(f"Write a reading to {place}, and delete it again?", abort=True)
         go(current.settings, sys.stdin.readline().strip(), lambda text: console.print(f"[green]✓[/green] {text}"))
 
 
@@ -155,14 +176,30 @@ def ledger(
 def seed(
     count: Annotated[int, typer.Option(min=1, help="How many readings.")] = 20_000,
     days: Annotated[int, typer.Option(min=1, help="Over how many days, up to yesterday.")] = 60,
+    into: Annotated[str | None, typer.Option(metavar="DATABASE.COLLECTION", help="Of a MongoDB of your own.")] = None,
 ) -> None:
-    """Fill an empty source collection with sample readings. A collection that holds anything is left alone."""
-    from hub.mongo import collection
+    """Fill an empty collection with sample readings. A collection that holds anything is left alone.
+
+    It is that of the embedded server or of the stack's own MongoDB; any other has to be named with --into.
+    """
+    from hub.mongo import collection, where
     from hub.seed import seed as fill
     from hub.streams.declared import reading
 
-    with session() as current, collection(current.settings, reading(current.settings)) as documents:
-        done = fill(documents, count=count, days=days)
+    with session() as current:
+        stream = reading(current.settings)
+        if into:
+            database, _, name = into.partition(".")
+            if not (database and name):
+                raise SettingsError(f"--into must be DATABASE.COLLECTION, such as reading.samples, not {into!r}")
+            stream = dataclasses.replace(stream, database=database, collection=name)
+        elif not current.own_source:
+            raise SettingsError(
+                f"{where(current.settings, stream)} is not the hub's own: name where the samples shall go,"
+                f" --into {stream.database}.{stream.collection}"
+            )
+        with collection(current.settings, stream) as documents:
+            done = fill(documents, count=count, days=days)
     if done.added:
         console.print(f"{done.added:,} sample documents written, {done.first} to {done.last}.")
     else:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 import hub
 from hub.embedded.session import configured, servers
+from hub.mongo import is_at
 from hub.settings import Settings, load_settings
 
 console = Console(highlight=False)
@@ -32,6 +33,11 @@ class Session:
     def sample_source(self) -> bool:
         """Whether the MongoDB server is ours to fill with samples."""
         return "MONGO_URI" in self.embedded
+
+    @property
+    def own_source(self) -> bool:
+        """Whether it is that, or the one that belongs to the stack."""
+        return self.sample_source or is_at(self.settings.mongo_uri.get_secret_value(), self.settings.mongo_own)
 
 
 PROJECT = Path(hub.__file__).resolve().parent.parent

@@ -235,6 +235,15 @@ def test_a_document_of_any_id_and_age_asks_for_its_day(finder: Finder, identifie
     assert finder().days == frozenset()
 
 
+def test_a_document_of_the_embedded_server_asks_for_its_day(finder: Finder, stored: Documents) -> None:
+    """Whatever it makes of ids in its changes; one that it cannot look up stops no other, and is left to the ledger."""
+    on_embedded = Finder(finder.settings, finder.wire, finder.connection, stored)
+    on_embedded()
+    for days, identifier in enumerate([ObjectId(), "text", 5, b"bytes", {"a": 1}]):
+        stored.insert_one(document(identifier, NOON - days * _DAYS))
+    assert on_embedded(wait=5).days >= {DAY - days * _DAYS for days in range(3)}
+
+
 def test_a_corrected_value_asks_for_its_day_again(finder: Finder) -> None:
     finder.documents.insert_one(document(1))
     finder()

@@ -158,12 +158,79 @@ def test_a_wrong_password_of_dagsters_own_database_is_told_without_it(
     assert_no_secret(done.stdout + done.stderr + files, dagster_environment["DB_PASSWORD"])
 
 
-@pytest.mark.parametrize("command", [("seed",), ("db", "upgrade"), ("rollups", "status")], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [("seed", "--into", "reading.samples"), ("db", "upgrade"), ("rollups", "status")], ids=" ".join
+)
 def test_a_server_that_is_away_is_one_sentence(command: tuple[str, ...], tmp_path: Path) -> None:
     done = hub(*command, environment=GOOD, folder=tmp_path)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert "cannot be reached or went away" in done.stderr
+    assert_no_secret(done.stdout + done.stderr)
+
+
+# --- What writes to MongoDB, or to somebody ------------------------------------------------------------------
+
+
+@pytest.fixture
+def source(dagster_environment: dict[str, str]) -> Iterator[tuple[dict[str, str], WireServer]]:
+    """The environment of a hub whose MongoDB is somebody's own, and that server."""
+    with WireServer() as wire:
+        yield {**dagster_environment, "MONGO_URI": wire.uri}, wire
+
+
+@pytest.mark.parametrize(
+    ("command", "remedy"), [(("seed",), "--into reading.events"), (("smoke",), "--yes (make smoke YES=1)")]
+)
+def test_a_mongodb_of_ones_own_is_written_to_only_where_that_is_said(
+    command: tuple[str, ...], remedy: str, source: tuple[dict[str, str], WireServer], tmp_path: Path
+) -> None:
+    environment, wire = source
+    done = hub(*command, environment=environment, folder=tmp_path)
+    assert_refused(done, remedy)
+    assert wire.documents == []
+
+
+def test_samples_go_where_they_are_sent(source: tuple[dict[str, str], WireServer], tmp_path: Path) -> None:
+    environment, wire = source
+    assert_refused(hub("seed", "--into", "samples", environment=environment, folder=tmp_path), "DATABASE.COLLECTION")
+    done = hub(
+        "seed",
+        "--count",
+        "10",
+        "--into",
+        f"{wire.database}.{wire.collection}",
+        environment=environment,
+        folder=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(wire.documents) >= 10
+
+
+def test_the_mongodb_of_the_stack_needs_no_such_word(source: tuple[dict[str, str], WireServer], tmp_path: Path) -> None:
+    environment, wire = source
+    own = wire.uri.partition("://")[2].partition("/")[0]
+    done = hub("seed", "--count", "10", environment={**environment, "MONGO_OWN": own}, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_where_nobody_is_told_the_command_says_so(dagster_environment: dict[str, str], tmp_path: Path) -> None:
+    done = hub("notify", "the roof", "--well", environment=dagster_environment, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (3, "nobody was told: NOTIFY_URLS is not set\n")
+
+
+def test_a_wrong_url_of_notifications_is_not_repeated(dagster_environment: dict[str, str], tmp_path: Path) -> None:
+    environment = {**dagster_environment, "NOTIFY_URLS": f"{SECRET}://example json//{SECRET}"}
+    done = subprocess.run(
+        [HUB, "notify", "the roof"],
+        env=bare(environment),
+        cwd=tmp_path,
+        input="it leaks",
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 2
+    assert "number 1 (of no scheme that apprise knows), number 2" in done.stderr
     assert_no_secret(done.stdout + done.stderr)
 
 

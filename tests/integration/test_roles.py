@@ -32,6 +32,7 @@ from hub.timescale.roles import make_roles
 from hub.timescale.schema import upgrade
 from tests.support.backups import fill
 from tests.support.proxy import FakeDagster, client, make_token, serving, until
+from tests.support.receiver import receiving
 from tests.support.roles import as_dagster, as_grafana, as_proxy, given, role_set
 
 
@@ -210,9 +211,12 @@ def test_host_metrics_are_written_and_rolled_up_by_the_writer(made: Settings) ->
 
 
 def test_what_was_told_is_kept_by_the_writer(made: Settings) -> None:
-    assert tell(made, "roles", "something failed") is Told.FAILURE
-    assert tell(made, "roles", "something failed") is Told.NOTHING
-    assert tell(made, "roles", None) is Told.RECOVERY
+    with receiving() as receiver:
+        url = type(made.db_password)(f"json://127.0.0.1:{receiver.server_port}")
+        telling = made.model_copy(update={"notify_urls": url})
+        assert tell(telling, "roles", "something failed") is Told.FAILURE
+        assert tell(telling, "roles", "something failed") is Told.NOTHING
+        assert tell(telling, "roles", None) is Told.RECOVERY
     assert not (made.hub_data_dir / "notify.json").exists()
 
 

@@ -703,6 +703,13 @@ class WireServer:
             raise CommandError(26, "NamespaceNotFound", "ns does not exist")
         return self._listed(command, self.indexes, self.collection)
 
+    def _do_createindexes(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
+        self._changes({**command, "none": ()}, "none")
+        before = len(self.indexes)
+        names = {index["name"] for index in self.indexes}
+        self.indexes += [{"v": 2, **index} for index in command["indexes"] if index["name"] not in names]
+        return {"numIndexesBefore": before, "numIndexesAfter": len(self.indexes)}
+
     def _do_listdatabases(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
         one = _raw({"name": self.database, "sizeOnDisk": sum(map(len, self._matching(None))), "empty": False})
         found = [bson.decode(raw) for raw in self._matching(command.get("filter"), [one])]
