@@ -16,7 +16,6 @@ from rich.console import Console
 
 import hub
 from hub.embedded.session import configured, servers
-from hub.mongo import is_at
 from hub.settings import Settings, load_settings
 
 console = Console(highlight=False)
@@ -37,6 +36,8 @@ class Session:
     @property
     def own_source(self) -> bool:
         """Whether it is that, or the one that belongs to the stack."""
+        from hub.mongo import is_at  # here: the collector of host metrics shall not hold a driver of MongoDB
+
         return self.sample_source or is_at(self.settings.mongo_uri.get_secret_value(), self.settings.mongo_own)
 
 

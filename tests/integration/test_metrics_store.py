@@ -213,6 +213,10 @@ class TestDagster:
 
     def test_the_schedule_asks_for_today(self, noon: dt.datetime) -> None:
         repository = build_defs().get_repository_def()
-        context = dg.build_schedule_context(scheduled_execution_time=noon, repository_def=repository)
-        (request,) = repository.get_schedule_def("metrics_rollups").evaluate_tick(context).run_requests or []
-        assert (request.partition_key, request.run_key) == (f"{noon:%Y-%m-%d}", f"metrics:{noon:%Y-%m-%d}T12:00")
+        with dg.DagsterInstance.local_temp() as instance:
+            context = dg.build_schedule_context(
+                instance=instance, scheduled_execution_time=noon, repository_def=repository
+            )
+            (request,) = repository.get_schedule_def("metrics_rollups").evaluate_tick(context).run_requests or []
+        assert request.tags["dagster/partition"] == f"{noon:%Y-%m-%d}"
+        assert request.run_key == f"metrics_rollups:{noon:%Y-%m-%dT%H:%M}"
