@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hub.backups import shared, tools
+from hub.backups import catalog, shared, tools
 from hub.backups.digests import Readings, inode
 from hub.backups.dump import Progress, Report
 from hub.backups.model import Backup, DatabasePart, FileEntry, State, Verification
@@ -132,13 +132,14 @@ def contents(folder: Path, part: DatabasePart) -> str:
         [pg_restore.path, "--list", folder / part.folder],
         capture_output=True, text=True, errors="replace", env={"LC_ALL": "C", "PATH": os.environ.get("PATH", "")},
     )  # fmt: skip
-    if done.returncode:
-        raise HubError(f"pg_restore cannot read {part.folder}: {done.stderr.strip()[-500:]}. Use another backup.")
-    if "does not support compression" in done.stderr or "no data will be available" in done.stderr:
+    unknown = part.codec == "zstd" and catalog.missed(folder / part.folder, done.stderr)
+    if unknown or "does not support compression" in done.stderr or "no data will be available" in done.stderr:
         raise HubError(
             f"{pg_restore.path} ({pg_restore.version}) was built without {part.codec}, which {part.folder} is compressed"
             f" with: install postgresql-client-{part.tool.split('.')[0]} of your distribution. Nothing was touched."
         )
+    if done.returncode:
+        raise HubError(f"pg_restore cannot read {part.folder}: {done.stderr.strip()[-500:]}. Use another backup.")
     return done.stdout
 
 

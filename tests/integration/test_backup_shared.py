@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from hub.backups.store import Store
 from hub.backups.verify import verify
 from hub.errors import HubError
 from hub.settings import Settings
+from hub.timescale.connection import connect
 from tests.support.backups import ROOT, fill, nothing_partial, only, small_disk, verified
 
 KEEP_ONE = {
@@ -105,6 +107,53 @@ def test_what_has_not_changed_is_one_file_with_many_names(filled: Settings, volu
         assert sizes[backup.name]["bytes_alone"] == alone < sizes[backup.name]["bytes"] / 2
     assert "stored once" in hub(filled, "backup", "list")[1]
     assert "of its own: " in hub(filled, "backup", "show", second.name)[1]
+
+
+def test_an_archive_of_a_volume_with_the_same_content_is_the_same_file(settings: Settings, tmp_path: Path) -> None:
+    """Names in no order, links, holes, a SQLite file that is open, folders, and another moment of reading."""
+    volume = tmp_path / "grafana_data"
+    for name in ("b", "a/deep", "c"):
+        (volume / name).mkdir(parents=True)
+    for name in ("b/2", "a/deep/1", "3"):
+        (volume / name).write_bytes(name.encode() * 1000)
+    os.link(volume / "b/2", volume / "a/another name")
+    (volume / "symlink").symlink_to("b/2")
+    with (volume / "sparse").open("wb") as file:
+        file.truncate(5_000_000)
+        file.write(b"data")
+    with contextlib.closing(sqlite3.connect(volume / "grafana.db")) as live:
+        live.execute("PRAGMA journal_mode = WAL")
+        live.execute("CREATE TABLE dashboard (title text)")
+        live.execute("INSERT INTO dashboard VALUES ('Reading')")
+        live.commit()
+        archives = []
+        for number in range(3):
+            if number:
+                for path in volume.rglob("*"):
+                    if path.is_file():
+                        path.open("rb").read()  # the time of access is none of the content
+            name = verified(settings, Wanted(False, (volume,))).name
+            archives.append(settings.backup_dir / name / "volumes" / "grafana_data.tar.zst")
+        assert archives[0].samefile(archives[1])
+        live.execute("INSERT INTO dashboard VALUES ('System')")
+        live.commit()
+        name = verified(settings, Wanted(False, (volume,))).name
+    assert not archives[0].samefile(settings.backup_dir / name / "volumes" / "grafana_data.tar.zst")
+
+
+def test_rows_that_are_the_same_are_shared_whatever_their_file_is_called(filled: Settings) -> None:
+    """New tables push the numbers on by which pg_dump calls its files."""
+    first = verified(filled)
+    with connect(filled, autocommit=True) as connection:
+        for number in range(20):
+            connection.execute(f"CREATE TABLE aaa_{number} AS SELECT {number} AS n")  # type: ignore[arg-type]
+    second = verified(filled)
+    before, after = ({e.sha256: e.path for e in one.manifest.files} for one in (first, second))
+    renamed = [sha256 for sha256 in before.keys() & after.keys() if before[sha256] != after[sha256]]
+    assert len(renamed) > 5
+    held = inodes(filled, first.name)
+    for sha256 in renamed:
+        assert (filled.backup_dir / second.name / after[sha256]).stat().st_ino in held
 
 
 def test_each_backup_stays_whole_when_others_go(filled: Settings, volume: Path) -> None:
