@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 
-from hub.backups import tools
+from hub.backups import catalog, tools
 from hub.backups.facts import collect, options
 from hub.backups.model import DatabaseOptions, DatabasePart, Facts
 from hub.backups.snapshot import Snapshot, snapshot
@@ -99,6 +99,7 @@ def _dump(
             made, size, extensions, version, extension, facts = asked.result()
         except psycopg.Error as error:
             raise explain(error, settings) from error
+    catalog.compress(target, codec)
     report(Progress(f"dumped {settings.db_name}", _size(target), done))
     return DatabasePart(
         settings.db_name, f"databases/{settings.db_name}", version, extension, extensions, pg_dump.version, codec,

@@ -168,13 +168,17 @@ class State(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
-    """The result of reading a backup back. `problems` is empty when all is well. Belongs to one manifest."""
+    """The result of reading a backup back. `problems` is empty when all is well. Belongs to one manifest.
+
+    `also` names the other backups that were marked, because they share a damaged file.
+    """
 
     manifest_sha256: str
     at: dt.datetime
     seconds: float
     bytes: int
     problems: tuple[str, ...]
+    also: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -17,10 +17,10 @@ from typing import Any
 import fsspec
 
 from hub.backups.age import decrypt, encrypt
+from hub.backups.digests import digest
 from hub.backups.dump import Progress, Report
 from hub.backups.model import Backup, FileEntry, State
 from hub.backups.retention import Candidate, Plan, Rules, plan
-from hub.backups.run import digest
 from hub.backups.sealed import DamagedError, seal, unseal, write
 from hub.backups.store import DRILL, MANIFEST, NAME, PIN, VERIFIED, Store, explained
 from hub.backups.verify import examine

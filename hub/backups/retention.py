@@ -7,6 +7,7 @@ import datetime as dt
 from collections.abc import Sequence
 
 from hub.backups.model import Backup, State
+from hub.backups.shared import Holdings
 from hub.backups.store import Store
 from hub.settings import Settings
 
@@ -94,7 +95,7 @@ def plan(candidates: Sequence[Candidate], rules: Rules) -> Plan:
 
 @dataclasses.dataclass(frozen=True)
 class PruneReport:
-    """What was removed, what could not be because something reads it, and the plan."""
+    """What was removed, what could not be because something reads it, the plan, and the bytes that were freed."""
 
     plan: Plan
     removed: tuple[str, ...]
@@ -115,7 +116,7 @@ def prune(settings: Settings, *, dry_run: bool = False) -> PruneReport:
         store.sweep()
         backups, _ = store.backups()
         decided = plan([Candidate.of(backup) for backup in backups], Rules.of(settings))
-        sizes = {backup.name: backup.manifest.bytes for backup in backups}
+        held = Holdings.of(store)
         removed = tuple(name for name in decided.remove if store.remove(name))
     busy = tuple(name for name in decided.remove if name not in removed)
-    return PruneReport(decided, removed, busy, sum(sizes[name] for name in removed))
+    return PruneReport(decided, removed, busy, held.alone(removed))

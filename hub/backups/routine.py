@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 
 from hub.backups import books, offsite
+from hub.backups.digests import Readings
 from hub.backups.drill import drill
 from hub.backups.dump import Report
 from hub.backups.model import Backup, DrillRecord, Verification
@@ -54,17 +55,24 @@ def run_backup(settings: Settings, wanted: Wanted, *, report: Report = _quiet) -
     return backup
 
 
-def run_verify(settings: Settings, name: str = "latest", *, report: Report = _quiet) -> tuple[str, Verification]:
-    """Verify a backup against its manifest, and the manifest against the books."""
+def run_verify(
+    settings: Settings, name: str = "latest", *, report: Report = _quiet, readings: Readings | None = None
+) -> tuple[str, Verification]:
+    """Verify a backup against its manifest, and the manifest against the books.
+
+    With the `readings` of other backups, a file that they share is not read again.
+    """
     with books.recorded(settings, "verify") as entry:
         if name == "latest":
             name = newest(Store(settings.backup_dir)).name
         entry.backup = name
-        result = verify(settings, name, expected_sha256=books.manifest_digest(settings, name), report=report)
+        expected = books.manifest_digest(settings, name)
+        result = verify(settings, name, expected_sha256=expected, report=report, readings=readings)
         entry.bytes = result.bytes
         if not result.ok:
             entry.problem = (
                 f"backup {name} is damaged: {'; '.join(result.problems[:5])}. Take a new one; keep this one aside."
+                + (f" Also damaged, because they share a file: {', '.join(result.also)}." if result.also else "")
             )
     return name, result
 

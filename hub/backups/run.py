@@ -6,14 +6,15 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import datetime as dt
-import hashlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from hub.backups import shared
 from hub.backups.books import mark_lost
+from hub.backups.digests import digest
 from hub.backups.dump import Progress, Report, dump, dump_roles
 from hub.backups.model import FORMAT, Backup, DatabasePart, FileEntry, Manifest, VolumePart
 from hub.backups.store import Store, explained
@@ -25,7 +26,6 @@ from hub.timescale.connection import connect
 # A new backup is expected to need what the last one did and this much more.
 _GROWTH = 1.3
 _MIN_FREE = 32 * 2**20
-_READ = 4 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +66,9 @@ def take(
             volumes, archived = _volumes(wanted.volumes, folder, report)
             known = {entry.path: entry for entry in archived}
             files = tuple(describe(folder, known))
+            once = shared.share(store, folder, files)
+            if once.problem and not shared.said(store.backups()[0]):
+                notes.append(once.problem)
             roles = "roles.sql" if (folder / "roles.sql").exists() else None
             manifest = Manifest(
                 FORMAT, name, sequence, began, round(time.monotonic() - started, 3), version("reading-hub"),
@@ -139,13 +142,3 @@ def describe(folder: Path, known: dict[str, FileEntry] | None = None) -> list[Fi
             return known.get(relative) or FileEntry(relative, *digest(path))
 
         return list(pool.map(one, paths))
-
-
-def digest(path: Path) -> tuple[int, str]:
-    """Size and SHA-256 of a file."""
-    sha256, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while data := file.read(_READ):
-            sha256.update(data)
-            size += len(data)
-    return size, sha256.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import datetime as dt
 import os
 import re
@@ -11,10 +12,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hub.backups import tools
+from hub.backups import catalog, shared, tools
+from hub.backups.digests import Readings, inode
 from hub.backups.dump import Progress, Report
 from hub.backups.model import Backup, DatabasePart, FileEntry, State, Verification
-from hub.backups.run import digest
 from hub.backups.sealed import DamagedError
 from hub.backups.store import Store, is_record
 from hub.backups.volumes import count
@@ -30,18 +31,24 @@ def verify(
     *,
     expected_sha256: str | None = None,
     report: Report = lambda progress: None,
+    readings: Readings | None = None,
 ) -> Verification:
     """Read backup `name` from its first to its last byte, and keep the result inside it.
 
     `latest` is the newest one, verified or not. `expected_sha256` is the manifest's digest from the books,
     for whoever could forge a seal too. Problems are part of the result; raises HubError only when there is
-    nothing to look at, or when the result cannot be kept.
+    nothing to look at, or when the result cannot be kept. `readings` are of backups before this one: what
+    they share is not read again. Damage to a file that other backups share is recorded in each of them.
     """
+    readings = Readings() if readings is None else readings
     store = Store(settings.backup_dir)
     backup = newest(store) if name == "latest" else store.read(name)
     with store.reading(backup.name) as folder:
-        result = examine(backup, folder, expected_sha256=expected_sha256, report=report)
+        result = examine(backup, folder, expected_sha256=expected_sha256, report=report, readings=readings)
         store.record(backup.name, result)
+    if not result.ok:
+        others = [one for one in store.backups()[0] if one.name != backup.name]
+        result = dataclasses.replace(result, also=shared.mark(store, others, readings))
     return result
 
 
@@ -54,20 +61,26 @@ def newest(store: Store) -> Backup:
 
 
 def examine(
-    backup: Backup, folder: Path, *, expected_sha256: str | None = None, report: Report = lambda progress: None
+    backup: Backup,
+    folder: Path,
+    *,
+    expected_sha256: str | None = None,
+    report: Report = lambda progress: None,
+    readings: Readings | None = None,
 ) -> Verification:
     """What `verify` does, for a folder that may be anywhere and without keeping the result."""
+    readings = Readings() if readings is None else readings
     began, started = dt.datetime.now(dt.UTC), time.monotonic()
     problems = []
     if expected_sha256 is not None and expected_sha256 != backup.manifest_sha256:
         problems.append("the manifest is not the one that was written when this backup was taken (see backup_runs)")
-    problems += _files(backup, folder, report)
+    problems += _files(backup, folder, report, readings)
     if not problems:
         for part in backup.manifest.databases:
             problems += _guarded(lambda part=part: _dump_is_readable(folder, part))  # type: ignore[misc]
         for volume in backup.manifest.volumes:
             report(Progress(f"reading {volume.file}"))
-            entries = _guarded(lambda volume=volume: _archive_is_whole(folder / volume.file, volume.entries))  # type: ignore[misc]
+            entries = _guarded(lambda volume=volume: _archive_is_whole(folder / volume.file, volume.entries, readings))  # type: ignore[misc]
             problems += entries
     seconds = round(time.monotonic() - started, 3)
     return Verification(backup.manifest_sha256, began, seconds, backup.manifest.bytes, tuple(problems))
@@ -80,7 +93,7 @@ def _guarded(look: Callable[[], list[str]]) -> list[str]:
         return [str(error)]
 
 
-def _files(backup: Backup, folder: Path, report: Report) -> list[str]:
+def _files(backup: Backup, folder: Path, report: Report, readings: Readings) -> list[str]:
     listed = {entry.path: entry for entry in backup.manifest.files}
     there = {
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()
@@ -90,7 +103,7 @@ def _files(backup: Backup, folder: Path, report: Report) -> list[str]:
     done = 0
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         for entry, problem in zip(
-            listed.values(), pool.map(lambda entry: _file(folder, entry), listed.values()), strict=True
+            listed.values(), pool.map(lambda entry: _file(folder, entry, readings), listed.values()), strict=True
         ):
             done += entry.bytes
             report(Progress("reading back", done))
@@ -99,27 +112,17 @@ def _files(backup: Backup, folder: Path, report: Report) -> list[str]:
     return problems
 
 
-def _file(folder: Path, entry: FileEntry) -> str:
+def _file(folder: Path, entry: FileEntry, readings: Readings) -> str:
     path = folder / entry.path
     if entry.path.startswith("/") or ".." in Path(entry.path).parts or path.is_symlink():
         return f"{entry.path} is no path inside of a backup"
     try:
-        _forget(path)
-        size, sha256 = digest(path)
+        size, sha256 = readings.of(path)
     except OSError as error:
         return f"{entry.path} cannot be read ({error.strerror})"
     if size != entry.bytes:
         return f"{entry.path} has {size:,} bytes in place of {entry.bytes:,}"
     return "" if sha256 == entry.sha256 else f"{entry.path} has been changed (its SHA-256 differs)"
-
-
-def _forget(path: Path) -> None:
-    """Ask the kernel to drop what it holds of a file, so that the disk itself is read."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
 
 
 def contents(folder: Path, part: DatabasePart) -> str:
@@ -129,13 +132,14 @@ def contents(folder: Path, part: DatabasePart) -> str:
         [pg_restore.path, "--list", folder / part.folder],
         capture_output=True, text=True, errors="replace", env={"LC_ALL": "C", "PATH": os.environ.get("PATH", "")},
     )  # fmt: skip
-    if done.returncode:
-        raise HubError(f"pg_restore cannot read {part.folder}: {done.stderr.strip()[-500:]}. Use another backup.")
-    if "does not support compression" in done.stderr or "no data will be available" in done.stderr:
+    unknown = part.codec == "zstd" and catalog.missed(folder / part.folder, done.stderr)
+    if unknown or "does not support compression" in done.stderr or "no data will be available" in done.stderr:
         raise HubError(
             f"{pg_restore.path} ({pg_restore.version}) was built without {part.codec}, which {part.folder} is compressed"
             f" with: install postgresql-client-{part.tool.split('.')[0]} of your distribution. Nothing was touched."
         )
+    if done.returncode:
+        raise HubError(f"pg_restore cannot read {part.folder}: {done.stderr.strip()[-500:]}. Use another backup.")
     return done.stdout
 
 
@@ -154,8 +158,11 @@ def _dump_is_readable(folder: Path, part: DatabasePart) -> list[str]:
     return [f"{part.folder} lists no data of {name}" for name in sorted(plain - listed)]
 
 
-def _archive_is_whole(path: Path, entries: int) -> list[str]:
-    found = count(path)
+def _archive_is_whole(path: Path, entries: int, readings: Readings) -> list[str]:
+    which = inode(path.stat())
+    if which not in readings.entries:
+        readings.entries[which] = count(path)
+    found = readings.entries[which]
     return [] if found == entries else [f"{path.name} holds {found:,} entries in place of {entries:,}"]
 
 

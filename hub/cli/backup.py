@@ -59,10 +59,12 @@ def list_(
 ) -> None:
     """The backups in BACKUP_DIR, oldest first."""
     from hub.backups.model import State
+    from hub.backups.shared import Holdings
     from hub.backups.store import Store
 
     settings = given_settings()
     store = Store(settings.backup_dir)
+    held = Holdings.of(store)
     backups, bad = store.backups()
     if verified:
         backups, bad = [one for one in backups if one.state is State.VERIFIED], {}
@@ -70,7 +72,7 @@ def list_(
         print(
             json.dumps(
                 [
-                    *map(as_json, backups),
+                    *(as_json(one) | {"bytes_alone": held.alone([one.name])} for one in backups),
                     *(
                         {"name": name, "status": "damaged", "verified": False, "problem": why}
                         for name, why in bad.items()
@@ -80,7 +82,7 @@ def list_(
             )
         )
     else:
-        list_table(backups, bad, store.folder)
+        list_table(backups, bad, store.folder, held)
 
 
 @backup.command("show")
@@ -88,15 +90,18 @@ def show(
     name: Annotated[str, typer.Argument(help="Name of a backup, or latest.")] = "latest", as_json_: Json = False
 ) -> None:
     """What one backup holds, and what is known of it."""
+    from hub.backups.shared import Holdings
     from hub.backups.store import Store
     from hub.cli.backup_views import show_backup
 
     settings = given_settings()
-    found = Store(settings.backup_dir).find(name)
+    store = Store(settings.backup_dir)
+    found = store.find(name)
+    own = Holdings.of(store).by_kind(store, found.name)
     if as_json_:
-        print(json.dumps(as_json(found, full=True), indent=2))
+        print(json.dumps(as_json(found, full=True) | {"bytes_alone": sum(own.values()), "alone": own}, indent=2))
     else:
-        show_backup(found)
+        show_backup(found, own)
 
 
 @backup.command("verify")
@@ -105,13 +110,14 @@ def verify(
     every: Annotated[bool, typer.Option("--all", help="Every backup.")] = False,
 ) -> None:
     """Read a backup back, every byte, and keep the result. Exit code 1 if it is damaged."""
+    from hub.backups.digests import Readings
     from hub.backups.routine import run_verify
     from hub.backups.store import Store
 
-    code = 0
+    code, readings = 0, Readings()
     with session() as current, shown() as report:
         names = Store(current.settings.backup_dir).names() if every else [name]
-        results = [run_verify(current.settings, one, report=report) for one in names]
+        results = [run_verify(current.settings, one, report=report, readings=readings) for one in names]
     for one, result in results:
         code |= tell_verification(one, result)
     raise typer.Exit(code)

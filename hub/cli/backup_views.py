@@ -14,6 +14,7 @@ from rich.table import Table
 from hub.backups.dump import Report
 from hub.backups.model import Backup, State, Verification
 from hub.backups.retention import PruneReport
+from hub.backups.shared import Holdings
 from hub.cli.session import console
 
 _COLOURS = {State.VERIFIED: "green", State.UNVERIFIED: "yellow", State.DAMAGED: "red"}
@@ -62,32 +63,35 @@ def as_json(backup: Backup, *, full: bool = False) -> dict[str, object]:
     return answer
 
 
-def list_table(backups: Sequence[Backup], bad: Mapping[str, str], folder: Path) -> None:
-    """Print the list."""
+def list_table(backups: Sequence[Backup], bad: Mapping[str, str], folder: Path, held: Holdings) -> None:
+    """Print the list. `alone` is what no other backup holds: what is freed when this one goes."""
     if not backups and not bad:
         console.print(f"No backups in {folder}. Take one with `hub backup run`.")
         return
     table = Table(box=None, pad_edge=False)
-    for column in ("backup", "age", "size", "rows", "holds", "state", "drill", ""):
-        table.add_column(column, justify="right" if column in ("age", "size", "rows") else "left")
+    for column in ("backup", "age", "size", "alone", "rows", "holds", "state", "drill", ""):
+        table.add_column(column, justify="right" if column in ("age", "size", "alone", "rows") else "left")
     now = dt.datetime.now(dt.UTC)
     for backup in backups:
         manifest = backup.manifest
         parts = [*(part.name for part in manifest.databases), *(part.name for part in manifest.volumes)]
         drill = backup.drill
         table.add_row(
-            backup.name, _age(now - manifest.created_at), f"{manifest.bytes / 2**20:,.1f} MiB", f"{manifest.rows:,}",
-            ", ".join(parts), f"[{_COLOURS[backup.state]}]{backup.state}[/]",
+            backup.name, _age(now - manifest.created_at), f"{manifest.bytes / 2**20:,.1f} MiB",
+            f"{held.alone([backup.name]) / 2**20:,.1f} MiB", f"{manifest.rows:,}", ", ".join(parts),
+            f"[{_COLOURS[backup.state]}]{backup.state}[/]",
             "" if drill is None else "[green]restores[/]" if drill.ok else "[red]differs[/]",
             "pinned" if backup.pinned else "",
         )  # fmt: skip
     console.print(table)
+    if len(backups) > 1:
+        console.print(f"{held.bytes / 2**20:,.1f} MiB in all: what is the same is stored once.")
     for name, why in bad.items():
         console.print(f"[red]✗[/red] {name}: {why}", soft_wrap=True)
 
 
-def show_backup(backup: Backup) -> None:
-    """Print one backup."""
+def show_backup(backup: Backup, own: Mapping[str, int]) -> None:
+    """Print one backup; `own` are the bytes that it alone holds, by what they are."""
     manifest = backup.manifest
     console.print(f"[bold]{backup.name}[/bold], {backup.state}{', pinned' if backup.pinned else ''}")
     console.print(
@@ -96,6 +100,12 @@ def show_backup(backup: Backup) -> None:
     console.print(
         f"  {len(manifest.files):,} files, {manifest.bytes / 2**20:,.1f} MiB of {manifest.bytes_live / 2**20:,.1f} MiB"
     )
+    largest = sorted(own.items(), key=lambda item: -item[1])
+    console.print(
+        f"  of its own: {sum(own.values()) / 2**20:,.1f} MiB ("
+        + ", ".join(f"{what} {size / 2**20:,.2f}" for what, size in largest) + ")",
+        soft_wrap=True, markup=False,
+    )  # fmt: skip
     for part in manifest.databases:
         extension = f", TimescaleDB {part.timescaledb}" if part.timescaledb else ""
         console.print(
@@ -125,6 +135,8 @@ def tell_verification(name: str, result: Verification) -> int:
         return 0
     for problem in result.problems:
         console.print(f"[red]✗[/red] {name}: {problem}", soft_wrap=True)
+    for other in result.also:
+        console.print(f"[red]✗[/red] {other} shares a damaged file, and is marked as damaged too", soft_wrap=True)
     return 1
 
 

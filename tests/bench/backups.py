@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hub.backups import tools
-from hub.backups.run import Wanted, digest, take
+from hub.backups.digests import digest
+from hub.backups.run import Wanted, take
 from hub.backups.verify import verify
 from hub.embedded.postgres import EmbeddedPostgres
 from hub.settings import Settings, load_settings
