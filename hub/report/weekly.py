@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import math
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
@@ -134,6 +135,23 @@ class _Weeks:
         usual = float(pd.Series(usable).median()) if len(usable) >= ENOUGH_WEEKS else None
         return Compared(self.total(series, 0) or 0.0, totals[0], usual)
 
+    def compare_each(self, counts: pd.DataFrame) -> Iterator[tuple[str, Compared]]:
+        """What `compare` says of each column that has anything now or would be expected to, all of them at once."""
+        zeros = pd.Series(0.0, index=counts.columns)
+        now, *before = (self._totals(counts, ago) for ago in range(WEEKS_BEFORE + 1))
+        usable = [totals for totals in before if totals is not None]
+        usual = pd.concat(usable, axis=1).median(axis=1) if len(usable) >= ENOUGH_WEEKS else None
+        now = zeros if now is None else now
+        expected = zeros if (found := before[0] if usual is None else usual) is None else found
+        for name in counts.columns[((now != 0) | (expected != 0)).to_numpy()]:
+            last = None if before[0] is None else float(before[0][name])
+            yield str(name), Compared(float(now[name]), last, None if usual is None else float(usual[name]))
+
+    def _totals(self, counts: pd.DataFrame, ago: int) -> pd.Series[float] | None:
+        days = [day - ago * _WEEK for day in self.days]
+        known = bool(days) and bool(self.known.reindex(days).all())
+        return counts.reindex(days).sum().astype("float64") if known else None
+
 
 def _same_weekdays(day: dt.date, known: pd.Series[bool]) -> list[dt.date]:
     """The known days of the same weekday in the weeks before; empty when they are too few."""
@@ -209,13 +227,7 @@ def _two_hours(hours: pd.DataFrame) -> tuple[int, float] | None:
 
 def _sources(before: pd.DataFrame, counts: pd.DataFrame, weeks: _Weeks) -> tuple[Source, ...]:
     past = dict(zip(before["source"], zip(before["first_day"], before["last_day"], strict=True), strict=True))
-    found = []
-    for name in counts.columns:
-        readings = weeks.compare(counts[name])
-        expected = readings.before if readings.usual is None else readings.usual
-        if readings.now or expected:
-            first, last = past.get(name, (None, None))
-            found.append(Source(str(name), readings, first, last))
+    found = [Source(name, readings, *past.get(name, (None, None))) for name, readings in weeks.compare_each(counts)]
     found.sort(key=lambda each: (-each.readings.now, -(each.readings.usual or each.readings.before or 0), each.source))
     return tuple(found)
 

@@ -52,9 +52,9 @@ def _days(axes: Axes, report: WeeklyReport) -> None:
     highest = 0.0
     for place, day in enumerate(report.days):
         height = 0
-        for source in [*shown, *sorted(set(day.sources) - set(shown))]:
-            count = day.sources.get(source, 0)
-            axes.bar(place, count, 0.62, height, color=colours.get(source, _OTHERS))
+        drawn = [(day.sources.get(source, 0), colours[source]) for source in shown]
+        for count, colour in [*drawn, (day.readings - sum(count for count, _ in drawn), _OTHERS)]:
+            axes.bar(place, count, 0.62, height, color=colour)
             height += count
         if day.usual is not None and day.quartiles is not None:
             usual = True
